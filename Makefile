@@ -1,0 +1,113 @@
+# Everything a checkout needs, from Python 3.11 or newer and make alone. `make` lists the targets.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+SNAKEMAKE_VENV := .venv-snakemake
+SNAKEMAKE := $(SNAKEMAKE_VENV)/bin/snakemake
+SNAKELINE := $(VENV)/bin/snakeline
+PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
+
+# Stamps: each says that an environment holds what its lock file names.
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+ENGINE := $(SNAKEMAKE_VENV)/.engine
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(RUNTIME) ## Run ten jobs on the stand-in, then ten on real Snakemake
+	@$(SNAKELINE) demo $(ARGS)
+	@echo
+	@if $(MAKE) --no-print-directory snakemake-env; then \
+	  $(SNAKELINE) demo --engine snakemake --snakemake $(SNAKEMAKE) $(ARGS); \
+	else \
+	  echo; \
+	  echo "Real Snakemake could not be installed; the reason is above. The demo on the stand-in is complete."; \
+	  echo "Once the package index can be reached, run this again; or use a Snakemake you have:"; \
+	  echo "  $(SNAKELINE) demo --engine snakemake --snakemake /path/to/snakemake"; \
+	fi
+
+.PHONY: serve
+serve: $(RUNTIME) ## Start the service on http://127.0.0.1:8000 (settings: SNAKELINE_...)
+	@exec $(SNAKELINE) serve
+
+.PHONY: test
+test: $(DEV) ## Run all tests (ARGS="-k name" for some)
+	@$(MAKE) --no-print-directory snakemake-env || \
+	  echo "Real Snakemake could not be installed: the tests that need it are skipped."
+	@$(VENV)/bin/pytest -n auto $(ARGS)
+
+.PHONY: check
+check: $(DEV) ## Check format, lint, layers and types
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
+
+.PHONY: bench
+bench: $(DEV) snakemake-env ## Measure speed against peers and limits, as ratios
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
+
+.PHONY: snakemake-env
+snakemake-env: $(ENGINE) ## Install real Snakemake in an environment of its own
+
+.PHONY: lock
+lock: ## Rewrite the lock files from pyproject.toml (ARGS=--upgrade for newer versions)
+	@set -e; \
+	tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	$(PYTHON) -m venv "$$tools"; "$$tools/bin/python" $(PIP_INSTALL) uv; \
+	compile() { \
+	  "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --custom-compile-command "make lock" $(ARGS) "$$@"; \
+	}; \
+	compile pyproject.toml -o requirements.lock; \
+	compile --group build -c requirements.lock -o requirements-build.lock; \
+	compile pyproject.toml --group dev -c requirements.lock -c requirements-build.lock \
+	  -o requirements-dev.lock; \
+	compile requirements-snakemake.in -o requirements-snakemake.lock; \
+	if [ -f benchmarks/requirements-bench.in ]; then \
+	  compile benchmarks/requirements-bench.in -o benchmarks/requirements-bench.lock; \
+	fi
+
+.PHONY: clean
+clean: ## Remove environments and caches, never your data (.snakeline)
+	rm -rf $(VENV) $(SNAKEMAKE_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------- environments
+
+# $(call make-venv,FOLDER): a working virtual environment, or one line on what to install.
+define make-venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is not. Name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(1)/bin/python -c pass 2>/dev/null || $(PYTHON) -m venv --clear $(1)
+endef
+
+# The build backend is locked too, so that installing the project itself fetches nothing unlisted.
+$(RUNTIME): requirements.lock requirements-build.lock pyproject.toml
+	$(call make-venv,$(VENV))
+	@echo "Installing Snakeline in $(VENV) ..."
+	@$(VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(VENV)/bin/python $(PIP_INSTALL) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(DEV): $(RUNTIME) requirements-dev.lock
+	@echo "Installing the tools for tests and checks in $(VENV) ..."
+	@$(VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(ENGINE): requirements-snakemake.lock
+	$(call make-venv,$(SNAKEMAKE_VENV))
+	@echo "Installing Snakemake in $(SNAKEMAKE_VENV) ..."
+	@$(SNAKEMAKE_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements-snakemake.lock
+	@touch $@

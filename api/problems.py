@@ -1,0 +1,176 @@
+"""Every error the API answers, as RFC 9457 `application/problem+json`: one table from meaning to status."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from runner import errors as runner_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from starlette.requests import Request
+
+MEDIA_TYPE = "application/problem+json"
+
+# Set by api.request_id for the request being answered; every problem names it.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A sort of problem: its status, its stable slug (the `type`) and its title."""
+
+    status: int
+    slug: str
+    title: str
+
+
+# The one table from what went wrong in the runner to what HTTP says of it.
+KINDS: Mapping[type[runner_errors.RunnerError], Kind] = {
+    runner_errors.JobNotFound: Kind(404, "job-not-found", "No such job"),
+    runner_errors.WorkflowNotFound: Kind(404, "workflow-not-found", "No such workflow"),
+    runner_errors.LogNotFound: Kind(404, "log-not-found", "No such log"),
+    runner_errors.InvalidTransition: Kind(409, "invalid-transition", "The job's status does not allow this"),
+    runner_errors.InvalidSpec: Kind(422, "invalid-job", "The job cannot be run as it stands"),
+    runner_errors.IdempotencyMismatch: Kind(
+        422, "idempotency-mismatch", "The key belongs to another request"
+    ),
+    runner_errors.QueueFull: Kind(429, "queue-full", "Too many jobs are pending"),
+    runner_errors.StoreUnavailable: Kind(503, "store-unavailable", "The store cannot answer now"),
+    runner_errors.StorageFull: Kind(507, "storage-full", "There is no room left"),
+    runner_errors.ShuttingDown: Kind(503, "shutting-down", "The service is stopping"),
+    runner_errors.BackendUnavailable: Kind(503, "backend-unavailable", "Jobs cannot be started now"),
+    runner_errors.EngineUnavailable: Kind(503, "engine-unavailable", "The engine cannot be started"),
+    runner_errors.DataDirUnusable: Kind(503, "data-dir-unusable", "The data directory cannot be used"),
+}
+
+INVALID_REQUEST = Kind(422, "invalid-request", "The request is not valid")
+MALFORMED_JSON = Kind(400, "malformed-json", "The body is not JSON")
+INVALID_CURSOR = Kind(400, "invalid-cursor", "The cursor cannot be used")
+UNSUPPORTED_MEDIA_TYPE = Kind(415, "unsupported-media-type", "The body has the wrong content type")
+BODY_TOO_LARGE = Kind(413, "body-too-large", "The body is too large")
+BODY_TOO_SLOW = Kind(408, "body-too-slow", "The body did not arrive in time")
+RANGE_NOT_SATISFIABLE = Kind(416, "range-not-satisfiable", "The log has no such range")
+NOT_READY = Kind(503, "not-ready", "The service is not ready")
+INTERNAL = Kind(500, "internal-error", "Something went wrong in the service")
+
+
+class Problem(Exception):
+    """An error of the HTTP layer itself, raised in routes and answered as it stands."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        errors: tuple[Mapping[str, str], ...] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+
+def problem_response(
+    kind: Kind,
+    detail: str,
+    *,
+    errors: Iterable[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
+) -> Response:
+    """The answer for one problem; `members` are further fields of the document."""
+    document: dict[str, Any] = {
+        "type": kind.slug,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "request_id": request_id.get(),
+        **(members or {}),
+    }
+    listed = list(errors)
+    if listed:
+        document["errors"] = listed
+    return Response(to_json(document), kind.status, dict(headers or {}), MEDIA_TYPE)
+
+
+async def on_runner_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, runner_errors.RunnerError)  # noqa: S101 - registered for nothing else
+    kind = KINDS[type(error)]
+    members: dict[str, Any] = {}
+    fields: Sequence[Mapping[str, str]] = ()
+    if isinstance(error, runner_errors.InvalidTransition):
+        members["job_status"] = error.status
+    if isinstance(error, runner_errors.InvalidSpec):
+        fields = [{"pointer": item.pointer, "detail": item.detail} for item in error.errors]
+    retry_after_s = getattr(error, "retry_after_s", None)
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return problem_response(kind, str(error) or kind.title, errors=fields, headers=headers, members=members)
+
+
+async def on_problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101 - registered for nothing else
+    return problem_response(error.kind, error.detail, errors=error.errors, headers=error.headers)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    status = HTTPStatus(error.status_code)
+    kind = Kind(status.value, status.phrase.lower().replace(" ", "-"), status.phrase)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The framework names the methods of the first route at this path alone.
+        headers["Allow"] = ", ".join(request.app.allowed_methods(request.scope["path"]))
+    return problem_response(kind, _DETAILS.get(status.value, status.description), headers=headers)
+
+
+_DETAILS = {404: "There is nothing at this address: /docs lists what there is."}
+
+
+async def on_invalid_request(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
+    return problem_response(
+        INVALID_REQUEST,
+        "Some fields are not valid: `errors` names each.",
+        errors=[_request_error(item) for item in error.errors()],
+    )
+
+
+async def on_unexpected(_request: Request, _error: Exception) -> Response:
+    """A 500 that tells nothing of our insides; the log has the traceback under the same request id."""
+    return problem_response(INTERNAL, "The service's log says more under this request_id.")
+
+
+def invalid_query(parameter: str, detail: str) -> Problem:
+    return Problem(INVALID_REQUEST, f"{parameter}: {detail}", ({"parameter": parameter, "detail": detail},))
+
+
+def invalid_header(header: str, detail: str) -> Problem:
+    return Problem(INVALID_REQUEST, f"{header}: {detail}", ({"header": header, "detail": detail},))
+
+
+def json_pointer(location: Iterable[str | int]) -> str:
+    """RFC 6901. `[key]`, by which pydantic marks the key of a mapping, is left out."""
+    steps = [str(step).replace("~", "~0").replace("/", "~1") for step in location if step != "[key]"]
+    return "".join(f"/{step}" for step in steps)
+
+
+def message(item: Mapping[str, Any]) -> str:
+    """What pydantic says of one error, without its own prefix."""
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _request_error(item: Mapping[str, Any]) -> dict[str, str]:
+    """Only queries, headers and paths come here: bodies are read by api.request_body."""
+    where, *rest = item["loc"]
+    return {"header" if where == "header" else "parameter": str(rest[0]), "detail": message(item)}

@@ -1,0 +1,78 @@
+"""Names every request and writes one log line when it has been answered."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import structlog
+
+from api.problems import INTERNAL, problem_response, request_id
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_SANE = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
+_QUIET = frozenset({"/healthz", "/readyz"})
+
+_log = structlog.get_logger("api.requests")
+
+
+class RequestId:
+    """Stamps `X-Request-ID` (the caller's, if it is a sane one) and nosniff on every answer.
+
+    It stands outside everything else, so that a 500 has them too, and it is where an error that nobody
+    expected ends: logged with its traceback, answered without it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        name = _incoming(scope) or uuid4().hex
+        request_id.set(name)
+        structlog.contextvars.bind_contextvars(request_id=name)
+        stamps = [(b"x-request-id", name.encode("ascii")), (b"x-content-type-options", b"nosniff")]
+        status = 0
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *stamps]
+            await send(message)
+
+        started = time.perf_counter()
+        try:
+            await self._app(scope, receive, stamped)
+        except Exception:  # noqa: BLE001 - the last stop: nothing else may answer for it
+            _log.exception("request_failed", method=scope["method"], route=_route(scope))
+            if status == 0:
+                await problem_response(INTERNAL, "The service's log says more under this request_id.")(
+                    scope, receive, stamped
+                )
+        route = _route(scope)
+        # A request id and a route, never the path or the query: those may hold what is nobody's business.
+        (_log.debug if route in _QUIET else _log.info)(
+            "request",
+            method=scope.get("snakeline.method", scope["method"]),
+            route=route,
+            status=status,
+            ms=round((time.perf_counter() - started) * 1000, 2),
+        )
+
+
+def _incoming(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE.fullmatch(value):
+            return str(value, "ascii")
+    return None
+
+
+def _route(scope: Scope) -> str | None:
+    return getattr(scope.get("route"), "path", None)

@@ -1,0 +1,45 @@
+"""`/healthz` and `/readyz`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from api import schemas
+from api.documents import problems
+from api.problems import NOT_READY, problem_response
+from api.representations import JSON, json_response, readiness_document
+from api.state import in_thread, state_of
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/healthz",
+    operation_id="get_health",
+    summary="Whether the process answers",
+    response_model=schemas.Health,
+    response_description="It does. No disk, no store and no other thread is asked.",
+    responses=problems(),
+)
+async def get_health() -> Response:
+    return Response(b'{"status":"ok"}', media_type=JSON)
+
+
+@router.get(
+    "/readyz",
+    operation_id="get_readiness",
+    summary="Whether a job submitted now would be accepted and run",
+    response_model=schemas.Readiness,
+    response_description="It would, and this is what would run it.",
+    responses=problems(503),
+)
+async def get_readiness(request: Request) -> Response:
+    """503 has the same fields; `checks` says what is missing and what to do."""
+    readiness = await in_thread(state_of(request).service.readiness)
+    document = readiness_document(readiness)
+    if readiness.ready:
+        return json_response({"status": "ready", **document}, headers={"Cache-Control": "no-store"})
+    missing = "; ".join(f"{check.name}: {check.detail}" for check in readiness.checks if not check.ok)
+    return problem_response(
+        NOT_READY, missing, members=document, headers={"Retry-After": "5", "Cache-Control": "no-store"}
+    )

@@ -1,0 +1,230 @@
+"""`/jobs`: submit, list, get, cancel, retry, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from api import schemas
+from api.documents import ETAG, header, problems
+from api.paging import decode_cursor, encode_cursor, next_link
+from api.problems import invalid_header
+from api.representations import job_document, job_etag, job_response, json_response
+from api.request_body import read_model
+from api.state import AppState, in_thread, state_of
+from api.waiting import Wake
+from runner.errors import FieldError, InvalidSpec, JobNotFound, WorkflowNotFound
+from runner.jobs import Job
+from runner.ports import JobQuery
+
+router = APIRouter(tags=["jobs"])
+
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
+
+
+def known_id(job_id: str) -> str:
+    """The id, if it can be one of ours. Raises JobNotFound without asking the store."""
+    if _UUID7.fullmatch(job_id) is None:
+        raise JobNotFound(job_id[:100])
+    return job_id
+
+
+@router.post(
+    "/jobs",
+    operation_id="submit_job",
+    summary="Submit a job",
+    status_code=201,
+    response_model=schemas.Job,
+    response_description="The job, durably stored; or the one this Idempotency-Key has already made.",
+    responses={
+        201: {
+            "headers": {
+                **ETAG,
+                "Location": header("Where the job is."),
+                "Idempotent-Replayed": header("`true`: an earlier request with this key made the job."),
+            }
+        },
+        **problems(400, 408, 413, 415, 422, 429, 503, 507),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SubmitJob"}}},
+        }
+    },
+)
+async def submit_job(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            description="1 to 255 printable ASCII characters. The same key and body answer the same job.",
+        ),
+    ] = None,
+) -> Response:
+    """Answers once the job is durably stored: what was answered 201 survives a crash and a power cut."""
+    if idempotency_key is not None and _KEY.fullmatch(idempotency_key) is None:
+        raise invalid_header("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
+    spec = (await read_model(request, schemas.SubmitJob)).spec()
+    try:
+        future = state_of(request).service.submit(spec, idempotency_key=idempotency_key)
+    except WorkflowNotFound as error:
+        raise InvalidSpec((FieldError("/workflow", str(error)),)) from None
+    # Shielded: a client that goes away must not turn into a cancelled write of somebody else's group.
+    submitted = await asyncio.shield(asyncio.wrap_future(future))
+    headers = {"Location": f"/jobs/{submitted.job.id}"}
+    if submitted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return job_response(submitted.job, 201, headers)
+
+
+@router.get(
+    "/jobs",
+    operation_id="list_jobs",
+    summary="List jobs",
+    response_model=schemas.JobPage,
+    response_description="A page of jobs, newest first unless `order=asc`.",
+    responses={
+        200: {"headers": {"Link": header('`rel="next"`: the next page (RFC 8288).')}},
+        **problems(400, 422, 503),
+    },
+)
+async def list_jobs(request: Request, filters: Annotated[schemas.ListJobs, Query()]) -> Response:
+    """Filters hold together; several statuses are alternatives. Follow `next_cursor` or the `Link` header."""
+    query = JobQuery(
+        statuses=tuple(filters.status),
+        workflow=filters.workflow,
+        labels=tuple((key, value) for key, _, value in (label.partition(":") for label in filters.label)),
+        q=filters.q,
+        created_after=filters.created_after,
+        created_before=filters.created_before,
+        order=filters.order,
+        limit=filters.limit,
+        after_seq=None if filters.cursor is None else decode_cursor(filters.cursor, filters),
+    )
+    page = await in_thread(state_of(request).service.list, query)
+    cursor = encode_cursor(page.items[-1].seq, filters) if page.has_more and page.items else None
+    return json_response(
+        {
+            "items": [job_document(job) for job in page.items],
+            "total": page.total,
+            "total_is_exact": page.total_is_exact,
+            "next_cursor": cursor,
+        },
+        headers={"Link": next_link(cursor, filters)} if cursor else None,
+    )
+
+
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="get_job",
+    summary="Get a job, or wait for it to change",
+    response_model=schemas.Job,
+    response_description="The job as it is now.",
+    responses={
+        200: {"headers": ETAG},
+        304: {"description": "It is still the version of `If-None-Match`.", "headers": ETAG},
+        **problems(404, 422, 503),
+    },
+)
+async def get_job(
+    request: Request,
+    job_id: str,
+    query: Annotated[schemas.WaitForJob, Query()],
+    if_none_match: Annotated[
+        str | None, Header(description="An `ETag` of this job, or several, or `*`.")
+    ] = None,
+) -> Response:
+    """With `wait`, answers as soon as the job is another version than `If-None-Match` names.
+
+    Without `If-None-Match` it waits for the next change from now on, but not for one of a job that has
+    ended. When time is up, or the service stops, the answer is the job as it is, or 304.
+    """
+    known_id(job_id)
+    state = state_of(request)
+    job = await in_thread(state.service.get, job_id)
+    if (
+        query.wait > 0
+        and _is_unchanged(job, if_none_match)
+        and not (if_none_match is None and job.status.is_terminal)
+    ):
+        job = await _next_version(request, state, job, query.wait)
+    if if_none_match is not None and _matches(if_none_match, job_etag(job)):
+        return Response(status_code=304, headers={"ETag": job_etag(job)})
+    return job_response(job)
+
+
+def _is_unchanged(job: Job, if_none_match: str | None) -> bool:
+    return if_none_match is None or _matches(if_none_match, job_etag(job))
+
+
+async def _next_version(request: Request, state: AppState, known: Job, wait_s: float) -> Job:
+    """The first version of the job after `known`, or the same when `wait_s` is up."""
+    deadline = time.monotonic() + wait_s
+    async with Wake(state.service, known.id, state.stop, request.receive) as wake:
+        while True:
+            # Subscribed first, then looked: a change between the two is seen by one or the other.
+            wake.clear()
+            job = await in_thread(state.service.get, known.id)
+            left_s = deadline - time.monotonic()
+            if job.version != known.version or left_s <= 0 or wake.is_over:
+                return job
+            await wake.wait(left_s)
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """Weak comparison (RFC 9110, section 8.8.3.2)."""
+    if if_none_match.strip() == "*":
+        return True
+    opaque = etag.removeprefix("W/")
+    return any(tag.strip().removeprefix("W/") == opaque for tag in if_none_match.split(","))
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    status_code=202,
+    response_model=schemas.Job,
+    response_description="The job. A running one is `cancelled` only once its last process is gone.",
+    responses={202: {"headers": ETAG}, **problems(404, 409, 422, 503, 507)},
+)
+async def cancel_job(request: Request, job_id: str) -> Response:
+    """Asking twice is one request. 409 when the job has ended."""
+    return job_response(await in_thread(state_of(request).service.cancel, known_id(job_id)), 202)
+
+
+@router.post(
+    "/jobs/{job_id}/retry",
+    operation_id="retry_job",
+    summary="Run a failed or cancelled job again",
+    status_code=202,
+    response_model=schemas.Job,
+    response_description="The job, pending again, as a new attempt.",
+    responses={202: {"headers": ETAG}, **problems(404, 409, 422, 503, 507)},
+)
+async def retry_job(request: Request, job_id: str) -> Response:
+    """A new attempt in the same working directory: Snakemake resumes. Earlier logs stay."""
+    return job_response(await in_thread(state_of(request).service.retry, known_id(job_id)), 202)
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    operation_id="delete_job",
+    summary="Delete an ended job",
+    status_code=204,
+    response_class=Response,
+    response_description="The job and all its files are gone.",
+    responses=problems(404, 409, 422, 503, 507),
+)
+async def delete_job(request: Request, job_id: str) -> Response:
+    """Its row, logs and working directory. 409 while it is pending or running."""
+    await in_thread(state_of(request).service.delete, known_id(job_id))
+    return Response(status_code=204)

@@ -1,0 +1,37 @@
+"""`/workflows`: what can be run, and with which parameters."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from api import schemas
+from api.documents import problems
+from api.representations import json_response, workflow_document
+from api.state import in_thread, state_of
+
+router = APIRouter(tags=["workflows"])
+
+
+@router.get(
+    "/workflows",
+    operation_id="list_workflows",
+    summary="List the registered workflows",
+    response_model=schemas.WorkflowPage,
+    response_description="Every registered workflow.",
+    responses=problems(),
+)
+async def list_workflows(request: Request) -> Response:
+    workflows = await in_thread(state_of(request).service.workflows)
+    return json_response({"items": [workflow_document(w) for w in workflows], "total": len(workflows)})
+
+
+@router.get(
+    "/workflows/{name}",
+    operation_id="get_workflow",
+    summary="Get a workflow and the JSON Schema of its parameters",
+    response_model=schemas.Workflow,
+    response_description="The workflow.",
+    responses=problems(404),
+)
+async def get_workflow(request: Request, name: str) -> Response:
+    return json_response(workflow_document(await in_thread(state_of(request).service.workflow, name)))

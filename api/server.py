@@ -1,0 +1,144 @@
+"""`serve`: the whole service in this process, from the settings to the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+import uvicorn
+
+from api.app import create_app
+from api.http_limits import LimitedHttpProtocol
+from api.log_format import configure_logging
+from runner.bootstrap import build_runner
+from runner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from api.app import Application
+    from api.settings import ServiceSettings
+    from runner.bootstrap import Runner
+
+EXIT_CANNOT_START = 2
+KEEP_ALIVE_S = 75  # longer than the idle time of common load balancers, so that they close first
+SHUTDOWN_S = 3
+_BACKLOG = 2048
+
+_log = structlog.get_logger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Ends streams and long-polls as soon as it is told to stop: uvicorn would wait for them.
+
+    On the first SIGTERM or SIGINT no new job is accepted, every stream ends, what is being answered is
+    finished within `SHUTDOWN_S`, and `run` returns: the signal is not raised again, the exit code is ours.
+    """
+
+    def __init__(self, app: Application, runner: Runner, *, started: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=LimitedHttpProtocol,
+                loop="uvloop",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=SHUTDOWN_S,
+            )
+        )
+        self._app = app
+        self._runner = runner
+        self._on_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's form
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._runner.service.drain()
+        self._app.stop.set()
+
+
+def serve(settings: ServiceSettings) -> int:
+    """Run the service until SIGTERM or SIGINT; the exit code.
+
+    0 after an orderly stop; 2, with one line on stderr, when it cannot start: the address is taken, or
+    open to others without authentication, or the data directory or the store cannot be used.
+    """
+    if (refusal := settings.exposure()) is not None:
+        return _cannot_start(refusal)
+    configure_logging(settings.log_level)
+    try:
+        listener = _listen(settings.host, settings.port)
+    except OSError as error:
+        address, reason = f"{settings.host}:{settings.port}", error.strerror or str(error)
+        return _cannot_start(
+            f"cannot listen on {address}: {reason}; set SNAKELINE_PORT or SNAKELINE_HOST to another"
+        )
+    with listener:
+        try:
+            runner = build_runner(settings.runner())
+        except (RunnerError, OSError) as error:
+            return _cannot_start(" ".join(str(error).split()))
+        try:
+            runner.start()
+            server = Server(
+                create_app(runner, settings), runner, started=lambda: _announce(settings, runner, listener)
+            )
+            server.run(sockets=[listener])
+        finally:
+            runner.close()
+    _log.info("stopped")
+    return 0
+
+
+def _cannot_start(reason: str) -> int:
+    sys.stderr.write(f"snakeline: {reason}\n")
+    return EXIT_CANNOT_START
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket; raises OSError. Bound before anything else, so that a taken port touches no data."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # SO_REUSEADDR lets two sockets bind one port until one listens.
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _announce(settings: ServiceSettings, runner: Runner, listener: socket.socket) -> None:
+    """The start-up line: where it is, what runs the jobs, where the data is."""
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    name = runner.service.engine_name
+    engine = "mock — a stand-in, no real pipelines run" if name == "mock" else name
+    line = f"Snakeline is at {address} · engine: {engine} · data: {settings.data_dir.absolute()}\n"
+    sys.stdout.buffer.write(line.encode())
+    sys.stdout.flush()

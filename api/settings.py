@@ -1,0 +1,183 @@
+"""The service's settings, read from the environment once; nothing else reads `os.environ`."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+import runner
+from api.machine_cores import machine_cores
+from runner.settings import EngineName, MockSettings, RunnerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "SNAKELINE_"
+_SECRET = frozenset({"database_url"})
+_TEN_YEARS_S = 315_360_000
+
+
+class SettingsError(Exception):
+    """A setting is misspelt or cannot be used; the text is one line that says which and why."""
+
+
+def bundled_workflows() -> Path:
+    """The example workflows: inside the installed package, or beside it in a source tree."""
+    package = Path(runner.__file__ or "").resolve().parent
+    installed = package / "bundled_workflows"
+    return installed if installed.is_dir() else package.parent / "workflows"
+
+
+class ServiceSettings(BaseModel):
+    """Every setting; the environment variable is the field's name in capitals behind `SNAKELINE_`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one and prints it."
+    )
+    data_dir: Path = Field(
+        default=Path(".snakeline"), description="Where rows, logs and working directories are kept."
+    )
+    database_url: str | None = Field(
+        default=None,
+        pattern=r"^(memory://|sqlite:///.+|postgresql\+psycopg://.+)$",
+        description="Where jobs are stored: `sqlite:///PATH`, `memory://` or `postgresql+psycopg://…`.",
+    )
+    engine: EngineName = Field(default="mock", description="What runs the jobs: `mock` or `snakemake`.")
+    snakemake: str = Field(
+        default="snakemake", min_length=1, description="The command that starts real Snakemake."
+    )
+    workflows_dir: Path = Field(
+        default_factory=bundled_workflows, description="The registered workflows, one folder each."
+    )
+    max_cores: int = Field(
+        default_factory=machine_cores, ge=1, le=1_000_000, description="The sum of the cores of running jobs."
+    )
+    max_pending: int = Field(
+        default=100_000, ge=1, description="Pending jobs beyond which a submission is answered 429."
+    )
+    stop_grace_s: float = Field(default=10, ge=0, le=86_400, description="Seconds from SIGTERM to SIGKILL.")
+    log_limit_mb: float = Field(
+        default=256,
+        ge=0.0625,
+        le=1_048_576,
+        description="MiB of log kept per attempt; the middle goes first.",
+    )
+    default_timeout_s: float | None = Field(
+        default=None, gt=0, le=_TEN_YEARS_S, description="Time limit of jobs that name none, in seconds."
+    )
+    warm_start: bool = Field(
+        default=True, description="Start Python engines by a fork of a warm process; `false` executes each."
+    )
+    mock_min_s: float = Field(default=10, ge=0, description="Shortest run of the stand-in, in seconds.")
+    mock_max_s: float = Field(default=30, ge=0, description="Longest run of the stand-in, in seconds.")
+    mock_success_rate: float = Field(
+        default=0.8, ge=0, le=1, description="The share of the stand-in's runs that succeed, 0 to 1."
+    )
+    mock_seed: int | None = Field(default=None, description="Makes the stand-in's choices repeatable.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What the service logs: `debug`, `info`, `warning` or `error`."
+    )
+    auth: Literal["auto", "none"] = Field(
+        default="auto",
+        description="Who may call: `none` lets everybody in; `auto` does so on a loopback address only.",
+    )
+
+    @field_validator("log_level", "engine", "auth", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServiceSettings:
+        if self.mock_min_s > self.mock_max_s:
+            raise ValueError(
+                f"SNAKELINE_MOCK_MIN_S ({self.mock_min_s:g}) must not be greater than "
+                f"SNAKELINE_MOCK_MAX_S ({self.mock_max_s:g})"
+            )
+        if (refusal := self.exposure()) is not None:
+            raise ValueError(refusal)
+        return self
+
+    def exposure(self) -> str | None:
+        """Why the service must not listen where it is told to, or None."""
+        if self.auth == "none" or _is_loopback(self.host):
+            return None
+        return (
+            f"SNAKELINE_HOST={self.host} can be reached from other machines and nobody would have to log in: "
+            "set SNAKELINE_AUTH=none if that is what you want"
+        )
+
+    def runner(self) -> RunnerSettings:
+        """The part the runner needs, with every path absolute."""
+        data_dir = self.data_dir.absolute()
+        return RunnerSettings(
+            data_dir=data_dir,
+            database_url=self.database_url or f"sqlite:///{data_dir / 'snakeline.db'}",
+            engine=self.engine,
+            snakemake=self.snakemake,
+            workflows_dir=self.workflows_dir.absolute(),
+            max_cores=self.max_cores,
+            max_pending=self.max_pending,
+            stop_grace_s=self.stop_grace_s,
+            log_limit_bytes=math.ceil(self.log_limit_mb * 2**20),
+            default_timeout_s=self.default_timeout_s,
+            warm_start=self.warm_start,
+            mock=MockSettings(
+                min_s=self.mock_min_s,
+                max_s=self.mock_max_s,
+                success_rate=self.mock_success_rate,
+                seed=self.mock_seed,
+            ),
+        )
+
+
+def from_environment() -> ServiceSettings:
+    """The settings in this process's environment. Raises SettingsError."""
+    return load_settings(os.environ)  # noqa: TID251 - the one place that reads it
+
+
+def load_settings(environ: Mapping[str, str]) -> ServiceSettings:
+    """The settings in `environ`; an empty value counts as unset.
+
+    Raises SettingsError: a variable is misspelt or its value cannot be used.
+    """
+    values = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value.strip()}
+    known = {PREFIX + field.upper(): field for field in ServiceSettings.model_fields}
+    unknown = sorted(values.keys() - known.keys())
+    if unknown:
+        raise SettingsError("; ".join(_misspelt(name, list(known)) for name in unknown))
+    try:
+        return ServiceSettings.model_validate({known[name]: value.strip() for name, value in values.items()})
+    except ValidationError as error:
+        raise SettingsError("; ".join(_one_line(detail) for detail in error.errors())) from None
+
+
+def _misspelt(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists them all"
+    return f"{name} is not a setting: {hint}"
+
+
+def _one_line(detail: Any) -> str:
+    if not detail["loc"]:
+        return str(detail["ctx"]["error"])
+    field = str(detail["loc"][0])
+    value = "the value" if field in _SECRET else repr(detail["input"])
+    message = str(detail["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    return f"{PREFIX}{field.upper()}: {value} cannot be used: {message[:1].lower()}{message[1:]}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

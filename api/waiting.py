@@ -1,0 +1,124 @@
+"""Waiting in a request: for a change of a job, until the client goes or the service stops."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+    from starlette.types import Receive
+
+    from runner.jobs import JobEvent
+    from runner.ports import LogWatch
+    from runner.service import JobService
+
+_IDLE_S = 3600.0
+
+
+class StopSignal:
+    """Set once, when the service begins to stop; belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._callbacks: set[Callable[[], None]] = set()
+        self._is_set = False
+
+    @property
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        for callback in list(self._callbacks):
+            callback()
+
+    def add(self, callback: Callable[[], None]) -> None:
+        self._callbacks.add(callback)
+
+    def discard(self, callback: Callable[[], None]) -> None:
+        self._callbacks.discard(callback)
+
+
+class Wake:
+    """Wakes one request's task when there may be something new for it.
+
+    Enter it before the first look, call `clear` before each further look: then nothing is missed.
+    `is_over` says that nobody is left to answer: the client has gone, or the service stops.
+    """
+
+    def __init__(self, service: JobService, job_id: str, stop: StopSignal, receive: Receive) -> None:
+        self._service = service
+        self._job_id = job_id
+        self._stop = stop
+        self._receive = receive
+        self._event = asyncio.Event()
+        self._gone = False
+        self._job_changed = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._stop.add(self._event.set)
+        self._unsubscribe = self._service.watch(self._on_job_event, job_id=self._job_id)
+        self._start(self._await_disconnect())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._unsubscribe()
+        self._stop.discard(self._event.set)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def is_over(self) -> bool:
+        return self._gone or self._stop.is_set
+
+    def clear(self) -> bool:
+        """Begin a new look; whether the job may have changed since the one before."""
+        changed, self._job_changed = self._job_changed, False
+        self._event.clear()
+        return changed
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Return when there may be something new (True) or time is up (False)."""
+        if self.is_over:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def also_on(self, watch: LogWatch) -> None:
+        """Wake on what is appended to a log, too."""
+        self._start(self._pump(watch))
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        self._tasks.append(self._loop.create_task(work))
+
+    async def _await_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._event.set()
+
+    async def _pump(self, watch: LogWatch) -> None:
+        while True:
+            await watch.changed(_IDLE_S)
+            self._event.set()
+
+    def _on_job_event(self, _event: JobEvent) -> None:
+        # On the publisher's thread; a loop that has just closed has nobody left to wake.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._on_job_change)
+
+    def _on_job_change(self) -> None:
+        self._job_changed = True
+        self._event.set()

@@ -1,0 +1,127 @@
+"""Snakemake's command line, as far as the service uses it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+from mock_snakemake.errors import Terminated, WorkflowError
+from mock_snakemake.parameters import Defaults, Parameters, read_defaults, read_parameters
+from mock_snakemake.run import Run, report_error, unlock
+from mock_snakemake.snakefile import needed_for, read_rules
+from mock_snakemake.streams import Console, Events
+
+_LAUNCH_FLAGS = ("-I", "-S")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mock_snakemake",
+        description="Stands in for Snakemake: same arguments, no rule is run.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("targets", nargs="*")
+    add("-s", "--snakefile", default="Snakefile")
+    add("-d", "--directory", default=".")
+    add("-c", "--cores", type=_cores, default=1)
+    add("--configfile")
+    add("-k", "--keep-going", action="store_true")
+    add("-F", "--forceall", action="store_true")
+    add("-n", "--dry-run", action="store_true")
+    add("--rerun-incomplete", action="store_true")
+    add("--unlock", action="store_true")
+    add("--scheduler", default="greedy")
+    add("--profile", default="none")
+    add("--workflow-profile", default="none")
+    add("--logger")
+    add("--logger-snakeline-path")
+    add("--version", action="version", version="mock")
+    return parser
+
+
+def _cores(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError("must be a number of cores, 1 or more")
+    return int(text)
+
+
+# Built once: in a warm process every run that is forked from it finds it made.
+_PARSER = _parser()
+
+
+def preload() -> None:
+    """Warm up what a first run would pay for; called once in a process that forks runs."""
+    _PARSER.parse_args(["--cores", "1", "--", "all"])
+
+
+def main(argv: list[str]) -> int:
+    """Run with these arguments (the program's name left out) and return the exit code.
+
+    How an interpreter was told to start this program (`-I -S …/__main__.py`) may still be in front:
+    a warm process is given the whole command line. Raises SystemExit(2) for arguments it does not know.
+    """
+    arguments = _PARSER.parse_args(_own(argv))
+    console = Console()
+    events = Events(arguments.logger_snakeline_path if arguments.logger == "snakeline" else None)
+    try:
+        try:
+            code = _run(arguments, console, events)
+        except Terminated:
+            console.line("Terminating processes on user request, this might take some time.")
+            code = 1
+        except WorkflowError as error:
+            report_error(error, console, events)
+            code = 1
+        events.flush()
+        console.flush()
+    except OSError:
+        return 1  # nobody reads what it writes: nothing is left to say it to
+    return code
+
+
+def _own(argv: list[str]) -> list[str]:
+    start = 0
+    while argv[start : start + 1] and argv[start] in _LAUNCH_FLAGS:
+        start += 1
+    return argv[start + 1 :] if start else argv
+
+
+def _run(arguments: Any, console: Console, events: Events) -> int:
+    parameters: Parameters = read_parameters(arguments.configfile)
+    _handle_signals(ignore=parameters.ignore_term)
+    os.makedirs(arguments.directory, exist_ok=True)
+    if arguments.unlock:
+        unlock(arguments.directory, console)
+        return 0
+    defaults: Defaults = read_defaults()
+    rules = read_rules(arguments.snakefile)
+    run = Run(
+        rules=rules,
+        wanted=needed_for(rules, arguments.targets),
+        parameters=parameters,
+        defaults=defaults,
+        arguments=arguments,
+        console=console,
+        events=events,
+    )
+    return run.dry() if arguments.dry_run else run.run()
+
+
+def _handle_signals(*, ignore: bool) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN if ignore else _terminate)
+
+
+def _terminate(number: int, _frame: object) -> NoReturn:
+    # A second signal must not interrupt the orderly end that the first one began.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise Terminated(signal.Signals(number).name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,151 @@
+"""The launcher: a small warm process that forks shims. Standard library only.
+
+Started by the service as `python -I [-S] launcher.py SETUP`, with a SOCK_SEQPACKET socket as descriptor
+0. Each message it receives is the directory of an attempt; each answer is a JSON object, with the shim's
+pidfd when one was made. It owns nothing: when it ends, shims and jobs go on, and when the socket closes
+it ends.
+
+It has one thread, so that a fork of it is a whole process. What the engine needs is imported before the
+first fork; a library that starts a thread meanwhile makes it refuse to run engines warm.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+import types
+from typing import Any, NoReturn
+
+MESSAGE_BYTES = 8192
+
+
+def _expose(packages: dict[str, str]) -> None:
+    """Make our own packages importable from their folders, and nothing beside them."""
+    for name, folder in packages.items():
+        package = types.ModuleType(name)
+        package.__path__ = [folder]
+        sys.modules[name] = package
+
+
+def _preload(setup: dict[str, Any]) -> str | None:
+    """Import what the engine needs; what stands in the way of running it warm, if anything."""
+    if setup["preload"] is None:
+        return None
+    module, _, function = setup["preload"].partition(":")
+    try:
+        getattr(importlib.import_module(module), function)()
+    except BaseException as error:  # noqa: BLE001 - a foreign program's import may raise anything
+        return f"{type(error).__name__}: {error}"
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        return f"importing the engine started {threads - 1} threads"
+    return None
+
+
+def _run_shim(directory: str, *, warm: bool, title: Any) -> NoReturn:
+    """The child's side of the fork: never returns."""
+    code = 1
+    try:
+        os.setsid()
+        os.umask(0o077)
+        # Found once `_expose` has run, and imported by then.
+        from runner.backends import shim  # noqa: PLC0415
+        from runner.isolation.processes import close_from  # noqa: PLC0415
+
+        null = os.open("/dev/null", os.O_RDWR)
+        for stdio in (0, 1, 2):
+            os.dup2(null, stdio)
+        close_from(3)
+        code = shim.main(directory, warm=warm, title=title)
+    except BaseException:  # noqa: BLE001 - told to whoever looks into a lost attempt
+        with open(os.path.join(directory, "crash.txt"), "w", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+    finally:
+        os._exit(code)
+
+
+def _fork(directory: str, control: socket.socket, *, warm: bool, title: Any) -> None:
+    answer: dict[str, object]
+    try:
+        pid = os.fork()
+    except OSError as error:
+        answer: dict[str, object] = {
+            "directory": directory,
+            "error": f"no process could be made: {error.strerror}",
+        }
+        control.send(json.dumps(answer).encode())
+        return
+    if pid == 0:
+        _run_shim(directory, warm=warm, title=title)
+    # Still our unreaped child, so the pid cannot mean anything else.
+    handle = os.pidfd_open(pid)
+    try:
+        answer = {"directory": directory, "pid": pid}
+        socket.send_fds(control, [json.dumps(answer).encode()], [handle])
+    finally:
+        os.close(handle)
+
+
+def main(arguments: list[str]) -> int:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) is signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)  # ignored by whoever started the service, as nohup does
+    setup = json.loads(arguments[0])
+    control = socket.socket(fileno=os.dup(0))
+    _expose(setup["packages"])
+    from runner.backends import shim  # noqa: F401, PLC0415 - warm for the children
+    from runner.isolation.processes import ProcessTitle  # noqa: PLC0415
+
+    title = ProcessTitle()
+    title.set("snakeline-lnch", f"snakeline: launcher ({setup['title']})")
+    obstacle = _preload(setup)
+    control.send(json.dumps({"ready": True, "obstacle": obstacle}).encode())
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a collection in a child would copy the pages it shares with us
+
+    waker, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    # A child starts with everything blocked until it has handlers of its own.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGCHLD})
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(waker, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if waker in ready:
+            os.read(waker, 4096)
+            _reap()
+        if control.fileno() in ready:
+            try:
+                message = control.recv(MESSAGE_BYTES)
+            except ConnectionError:
+                return 0
+            if not message:
+                return 0
+            try:
+                _fork(message.decode(), control, warm=obstacle is None, title=title)
+            except ConnectionError:
+                return 0
+
+
+def _reap() -> None:
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

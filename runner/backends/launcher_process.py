@@ -1,0 +1,152 @@
+"""The service's side of a launcher: starts it, asks it for shims, hears of their pids."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from runner.ports import WarmSpec
+
+_PROGRAM = os.path.join(os.path.dirname(__file__), "launcher.py")
+_ANSWER_BYTES = 16384
+_IN_FLIGHT = 32
+"""How many launches may wait in the socket: enough to keep the launcher busy, few enough to ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The launcher takes requests; `obstacle` says why it cannot run the engine warm, if it cannot."""
+
+    obstacle: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A shim runs for this attempt directory; the pidfd is the receiver's to close."""
+
+    directory: str
+    pid: int
+    pidfd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No shim could be made for this attempt directory now."""
+
+    directory: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The launcher has ended; `unanswered` are the directories it was asked for and never answered."""
+
+    unanswered: tuple[str, ...]
+
+
+Answer = Ready | Forked | Refused | Gone
+
+
+class LauncherProcess:
+    """One launcher. Not thread-safe: it belongs to the supervisor's thread."""
+
+    def __init__(self, warm: WarmSpec, title: str) -> None:
+        """Start it; it answers `Ready` once warm. Raises BackendUnavailable."""
+        self.spec = warm
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        setup = {"packages": dict(warm.packages), "preload": warm.preload, "title": title}
+        flags = ["-I", "-S"] if warm.isolated else ["-I"]
+        # The padding is room for the titles of the processes forked from it.
+        argv = [warm.python, *flags, _PROGRAM, json.dumps(setup), " " * 200]
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise BackendUnavailable(f"{warm.python} could not be started: {error.strerror}.") from error
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._socket = ours
+        self._waiting: deque[str] = deque()
+        self._asked: dict[str, None] = {}  # in order, and each once
+        self.is_ready = False
+
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def request(self, directory: str) -> None:
+        """Ask for a shim for this attempt directory; the answer comes from `receive`."""
+        self._waiting.append(directory)
+        self._send()
+
+    def _send(self) -> None:
+        while self.is_ready and self._waiting and len(self._asked) < _IN_FLIGHT:
+            directory = self._waiting[0]
+            try:
+                self._socket.send(directory.encode())
+            except (BlockingIOError, ConnectionError, BrokenPipeError):
+                return  # full: the next answer makes room; gone: `receive` tells
+            self._asked[self._waiting.popleft()] = None
+
+    def receive(self) -> list[Answer]:
+        """Every answer that has arrived, without waiting."""
+        answers: list[Answer] = []
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._socket, _ANSWER_BYTES, 1)
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                data = b""
+            if not data:
+                answers.append(Gone((*self._asked, *self._waiting)))
+                self._asked.clear()
+                self._waiting.clear()
+                return answers
+            answers.append(self._understood(json.loads(data), fds))
+        self._send()
+        return answers
+
+    def _understood(self, message: dict[str, object], fds: list[int]) -> Answer:
+        if "ready" in message:
+            self.is_ready = True
+            obstacle = message["obstacle"]
+            return Ready(str(obstacle) if obstacle is not None else None)
+        directory = str(message["directory"])
+        self._asked.pop(directory, None)
+        if fds:
+            os.set_inheritable(fds[0], False)
+            return Forked(directory, int(str(message["pid"])), fds[0])
+        return Refused(directory, str(message.get("error")))
+
+    def close(self) -> None:
+        """Let it end; what it forked goes on."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:  # still importing a large engine
+            self._process.kill()
+            self._process.wait()

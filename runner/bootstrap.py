@@ -1,0 +1,190 @@
+"""From settings to a wired runner; the only place that names concrete classes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from runner.backends.local import LocalBackend
+from runner.engines.mock import MockEngine
+from runner.engines.snakemake import SnakemakeEngine
+from runner.errors import DataDirUnusable, StoreUnavailable
+from runner.events import EventBus
+from runner.isolation.probe import probe
+from runner.logs import SegmentLogStore
+from runner.service import Check, JobService, check_disk, check_engine, check_store
+from runner.stores.memory import MemoryStore
+from runner.stores.sql.store import SqlStore
+from runner.supervisor import Supervisor
+from runner.workflows import FolderRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runner.jobs import JobEvent
+    from runner.ports import Engine, JobStore
+    from runner.settings import RunnerSettings
+
+MEMORY_URL = "memory://"
+
+
+class Runner:
+    """A wired runner: `service` is its door. Made by `build_runner`."""
+
+    def __init__(
+        self,
+        settings: RunnerSettings,
+        service: JobService,
+        supervisor: Supervisor,
+        store: JobStore,
+        data_dir_lock: int,
+    ) -> None:
+        self.settings = settings
+        self.service = service
+        self._supervisor = supervisor
+        self._store = store
+        self._data_dir_lock = data_dir_lock
+
+    def start(self) -> None:
+        """Recover what ran before, then supervise. Raises StoreUnavailable, BackendUnavailable."""
+        self._supervisor.start()
+
+    def close(self) -> None:
+        """Take no new jobs and let go; running jobs go on and are found again at the next start."""
+        self.service.drain()
+        self._supervisor.close()
+        self._store.close()
+        os.close(self._data_dir_lock)
+
+
+def build_runner(settings: RunnerSettings) -> Runner:
+    """Take the data directory, open the store and wire everything; nothing runs yet.
+
+    Raises DataDirUnusable, StoreUnavailable.
+    """
+    lock = _take_data_dir(settings)
+    try:
+        bus = EventBus()
+        store = _open_store(settings, bus.publish)
+    except BaseException:
+        os.close(lock)
+        raise
+    engine = _engine(settings)
+    logs = SegmentLogStore(settings.data_dir)
+    workflows = FolderRegistry(settings.workflows_dir)
+    backend = LocalBackend(
+        data_dir=os.fspath(settings.data_dir),
+        python=settings.python,
+        warm=engine.warm_spec if settings.warm_start else lambda: None,
+        log_limit_bytes=settings.log_limit_bytes,
+        stop_grace_s=settings.stop_grace_s,
+    )
+    supervisor = Supervisor(
+        settings=settings,
+        store=store,
+        backend=backend,
+        engine=engine,
+        workflows=workflows,
+        logs=logs,
+        bus=bus,
+    )
+    service = JobService(
+        settings=settings,
+        store=store,
+        workflows=workflows,
+        engine=engine,
+        logs=logs,
+        bus=bus,
+        isolation=probe().name,
+        supervisor_alive=supervisor.is_alive,
+    )
+    return Runner(settings, service, supervisor, store, lock)
+
+
+def check(settings: RunnerSettings) -> tuple[Check, ...]:
+    """What is there and what is missing, without disturbing a service that runs on the same data.
+
+    Makes nothing: a data directory or store that does not exist yet is said to be made at the first start.
+    """
+    level = probe()
+    isolation = Check("isolation", level.name != "none", f"{level.name}: {level.detail}")
+    _, engine = check_engine(_engine(settings))
+    return (*_check_data(settings), engine, _check_workflows(settings), isolation)
+
+
+def _check_data(settings: RunnerSettings) -> list[Check]:
+    directory = settings.data_dir
+    if not directory.exists():
+        parent = next(p for p in directory.absolute().parents if p.exists())
+        if os.access(parent, os.W_OK | os.X_OK):
+            return [Check("data", ok=True, detail=f"{directory} will be made at the first start")]
+        return [Check("data", ok=False, detail=f"{directory} cannot be made: {parent} is not writable")]
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        return [Check("data", ok=False, detail=f"{directory} is not writable for this user")]
+    checks = [Check("data", ok=True, detail=f"{directory}"), check_disk(settings)]
+    try:
+        lock = _take_data_dir(settings)
+    except DataDirUnusable:
+        return [*checks, Check("store", ok=True, detail="in use by a running service: ask its /readyz")]
+    try:
+        if settings.database_url != MEMORY_URL and not (directory / "snakeline.db").exists():
+            return [*checks, Check("store", ok=True, detail="will be made at the first start")]
+        return [*checks, _check_store(settings)]
+    finally:
+        os.close(lock)
+
+
+def _check_store(settings: RunnerSettings) -> Check:
+    try:
+        store = _open_store(settings, lambda _events: None)
+    except StoreUnavailable as error:
+        return Check("store", ok=False, detail=str(error))
+    try:
+        return check_store(store)
+    finally:
+        store.close()
+
+
+def _check_workflows(settings: RunnerSettings) -> Check:
+    names = FolderRegistry(settings.workflows_dir).names()
+    if not names:
+        return Check(
+            "workflows", ok=False, detail=f"none in {settings.workflows_dir}: SNAKELINE_WORKFLOWS_DIR"
+        )
+    return Check("workflows", ok=True, detail=", ".join(names))
+
+
+def _engine(settings: RunnerSettings) -> Engine:
+    return MockEngine(settings) if settings.engine == "mock" else SnakemakeEngine(settings)
+
+
+def _open_store(settings: RunnerSettings, on_commit: Callable[[Sequence[JobEvent]], None]) -> JobStore:
+    if settings.database_url == MEMORY_URL:
+        return MemoryStore(on_commit=on_commit)
+    return SqlStore.open(settings.database_url, on_commit=on_commit)
+
+
+def _take_data_dir(settings: RunnerSettings) -> int:
+    """Make the data directory ours alone: the descriptor holds a kernel lock and is closed to give it back.
+
+    The kernel frees the lock when its holder dies, so none is ever stale. Raises DataDirUnusable.
+    """
+    directory = settings.data_dir
+    try:
+        os.makedirs(directory / "jobs", mode=0o700, exist_ok=True)
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DataDirUnusable(
+            f"The data directory {directory} cannot be used ({error.strerror}): "
+            "set SNAKELINE_DATA_DIR to one you may write."
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise DataDirUnusable(
+            f"The data directory {directory} is in use by another service: "
+            "stop it, or set SNAKELINE_DATA_DIR to another."
+        ) from None
+    return fd

@@ -1,0 +1,84 @@
+"""The stand-in as an engine: same arguments as Snakemake, nothing to install."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import mock_snakemake
+from mock_snakemake import parameters as mock_parameters
+from runner.engines import command, error_text
+from runner.engines.run_events import EventsReader
+from runner.errors import EngineUnavailable, FieldError
+from runner.ports import Command, EngineInfo, WarmSpec
+
+if TYPE_CHECKING:
+    from runner.attempt_files import AttemptFiles
+    from runner.jobs import Job, JobSpec
+    from runner.ports import RunState, Workflow
+    from runner.settings import RunnerSettings
+
+_FOLDER = os.path.dirname(os.path.abspath(mock_snakemake.__file__))
+_PARAMETER = "mock"
+
+
+class MockEngine:
+    """Runs `mock_snakemake` with the service's own interpreter."""
+
+    name = "mock"
+
+    def __init__(self, settings: RunnerSettings) -> None:
+        self._python = settings.python
+        self._mock = settings.mock
+
+    def check(self) -> EngineInfo:
+        if not os.access(self._python, os.X_OK):
+            raise EngineUnavailable(f"The Python interpreter {self._python} cannot be executed.")
+        return EngineInfo(self.name, "mock", is_mock=True)
+
+    def warm_spec(self) -> WarmSpec:
+        runner = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        return WarmSpec(
+            python=self._python,
+            isolated=True,
+            packages={"runner": runner, "mock_snakemake": _FOLDER},
+            preload="mock_snakemake.cli:preload",
+        )
+
+    def validate(self, spec: JobSpec) -> list[FieldError]:
+        found = command.validate(spec)
+        if _PARAMETER in spec.parameters:
+            for key, detail in mock_parameters.problems(spec.parameters[_PARAMETER]):
+                found.append(
+                    FieldError(f"/parameters/{_PARAMETER}" + (key and "/" + command.escape(key)), detail)
+                )
+        return found
+
+    def command(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
+        program = (self._python, "-I", "-S", os.path.join(_FOLDER, "__main__.py"))
+        prepare = (*program, *command.unlock_arguments(workflow, files))
+        environment = command.environment(job, files, bin_dir=os.path.dirname(self._python))
+        return Command(
+            argv=(*program, *command.arguments(job, workflow, files)),
+            environment={**environment, **self._behaviour()},
+            title=command.title(job, workflow, self.name),
+            prepare=(prepare,) if command.is_locked(files) else (),
+            files={files.config: command.config(job.spec)},
+            warm_entry="mock_snakemake.cli:main",
+        )
+
+    def _behaviour(self) -> dict[str, str]:
+        # Not on the command line, so that both engines take the same one.
+        mock = self._mock
+        behaviour = {
+            "MOCK_SNAKEMAKE_MIN_S": str(mock.min_s),
+            "MOCK_SNAKEMAKE_MAX_S": str(mock.max_s),
+            "MOCK_SNAKEMAKE_SUCCESS_RATE": str(mock.success_rate),
+        }
+        return behaviour if mock.seed is None else {**behaviour, "MOCK_SNAKEMAKE_SEED": str(mock.seed)}
+
+    def reader(self, files: AttemptFiles) -> EventsReader:
+        return EventsReader(files)
+
+    def explain(self, state: RunState, log_tail: bytes) -> str | None:
+        return error_text.explain(state, log_tail)

@@ -1,0 +1,190 @@
+"""A process and its descendants: naming them, signalling all of them, ending all of them.
+
+Used by the shim, which runs in the engine's own interpreter: standard library only. No signal is sent by
+a bare pid: a pid is turned into a pidfd, then proven to be the process that was meant, then signalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, argument: int | bytes) -> None:
+    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def become_subreaper() -> None:
+    """Orphans among our descendants become our children, wherever they moved (prctl(2))."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the thread that forked us ends; at once if it already has.
+
+    Only for children of a single-threaded process: the kernel watches the thread, not the process.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(255)
+
+
+def close_from(lowest: int) -> None:
+    """Close every descriptor from `lowest` on: those that are open, not all that could be."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= lowest:
+            with contextlib.suppress(OSError):  # the listing's own is closed already
+                os.close(int(name))
+
+
+class ProcessTitle:
+    """What `ps` shows of this process: written over the memory of its command line (proc_pid_cmdline(5)).
+
+    Longer titles are cut to the room the command line has. Where the kernel does not tell the place,
+    setting a title changes the short name only.
+    """
+
+    def __init__(self) -> None:
+        self._start = self._end = 0
+        with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/stat", "rb") as stat:
+            fields = stat.read().rsplit(b") ", 1)[1].split()
+            self._start, self._end = int(fields[45]), int(fields[46])
+
+    def set(self, name: str, title: str) -> None:
+        """`name` has at most 15 bytes."""
+        with contextlib.suppress(OSError):
+            _prctl(_PR_SET_NAME, name.encode()[:15])
+        room = self._end - self._start
+        if self._start and room > 1:
+            ctypes.memmove(self._start, title.encode()[: room - 1].ljust(room, b"\0"), room)
+
+
+def descendants(pid: int) -> list[int]:
+    """All descendants of `pid`, parents first. A moving tree may hide some: ask again."""
+    children = _listed_children if os.path.exists("/proc/thread-self/children") else _children_by_scan()
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        below = children(waiting.pop())
+        found.extend(below)
+        waiting.extend(below)
+    return found
+
+
+def _listed_children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as listing:
+                found.extend(map(int, listing.read().split()))
+    return found
+
+
+def _children_by_scan() -> Callable[[int], list[int]]:
+    """For kernels without lists of children (CONFIG_PROC_CHILDREN): one look at every process."""
+    families: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        parent = parent_of(int(name)) if name.isdigit() else None
+        if parent is not None:
+            families.setdefault(parent, []).append(int(name))
+    return lambda pid: families.get(pid, [])
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent's pid; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return int(stat.read().rsplit(b") ", 1)[1].split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def signal_descendants(number: int) -> int:
+    """Send `number` to every descendant of this process; how many there were.
+
+    Between pidfd and signal each is proven to be a descendant still, so that a reused pid is never hit.
+    """
+    me = os.getpid()
+    tree = descendants(me)
+    family = {me, *tree}
+    for pid in tree:
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if parent_of(pid) in family:
+                signal.pidfd_send_signal(handle, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+        finally:
+            os.close(handle)
+    return len(tree)
+
+
+def reap() -> bool:
+    """Collect every child that has ended; whether any child is left."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
+
+
+def kill_descendants(*, within_s: float) -> int:
+    """SIGKILL all descendants until none is left; how many are left when time is up.
+
+    A subreaper's loop: whoever forks away from the signal comes back as our child and is met again.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        signal_descendants(signal.SIGKILL)
+        if not reap():
+            return 0
+        if time.monotonic() > deadline:
+            return len(descendants(os.getpid()))
+        time.sleep(0.002)  # noqa: TID251 - dying takes the kernel a moment, and there is no descriptor to wait on
+
+
+def kill_marked(marker: bytes) -> int:
+    """SIGKILL every process whose initial environment holds `marker` (`NAME=value`); how many were met.
+
+    The last resort for an attempt whose shim is gone: a process that emptied its environment is missed.
+    """
+    met = 0
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            handle = os.pidfd_open(int(name))
+        except OSError:
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as environ:
+                marked = marker in environ.read().split(b"\0")
+            if marked:
+                # It answers to the pidfd only if it is the process whose environment was just read.
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                met += 1
+        except OSError:
+            pass
+        finally:
+            os.close(handle)
+    return met

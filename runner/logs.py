@@ -1,0 +1,310 @@
+"""Reading the log of an attempt while its shim writes, rotates and drops segments.
+
+Segment n is the file `log.n` and begins at stream offset n times the segment size. Only the newest may be
+shorter than that. The writer fills a segment before it makes the next, keeps the first and the newest
+ones, and deletes those between. A listing and an open are two moments: whatever vanished between them is
+in the gap now.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, Final
+
+from runner.attempt_files import AttemptFiles, InvalidRecord, ShimSpec
+from runner.log_watch import LogWatchers
+from runner.ports import Gap
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from runner.ports import LogWatch
+
+READ_LIMIT_BYTES: Final = 2**20
+_TAIL_BLOCK_BYTES: Final = 256 * 2**10
+_SPEC_LIMIT_BYTES: Final = 16 * 2**20
+_ONE_SEGMENT: Final = 2**62  # the size assumed while log.0 is alone and no specification says better
+_SEGMENT_NAME: Final = re.compile(r"log\.(0|[1-9][0-9]{0,9})")
+# Gone, a link, no directory, a socket or a device: nothing of ours.
+_NOT_OURS: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV})
+_LISTINGS: Final = 64  # tries against a writer that drops segments faster than we look
+_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class SegmentLogStore:
+    """The logs below one data directory. Holds no descriptors but those of the watches in use."""
+
+    def __init__(self, data_dir: str | os.PathLike[str]) -> None:
+        self._data_dir = os.fspath(data_dir)
+        self._watchers = LogWatchers(self._data_dir)
+
+    def open(self, job_id: str, attempt: int) -> SegmentLog:
+        """An attempt that has written nothing yet has an empty log; nothing is opened here."""
+        return SegmentLog(self._data_dir, AttemptFiles.of(self._data_dir, job_id, attempt), self._watchers)
+
+
+class SegmentLog:
+    """The log of one attempt; safe to use from several threads.
+
+    A symbolic link anywhere below the data directory, a hard link, and anything that is not a regular
+    file count as absent: whatever a job puts there, only its own output is ever read.
+    """
+
+    def __init__(self, data_dir: str, files: AttemptFiles, watchers: LogWatchers) -> None:
+        self._data_dir = data_dir
+        self._files = files
+        self._watchers = watchers
+        self._known_segment_bytes: int | None = None
+
+    def size(self) -> int:
+        """Bytes written so far, the skipped ones included."""
+        directory = self._open_directory()
+        if directory is None:
+            return 0
+        try:
+            return self._end(directory)
+        finally:
+            os.close(directory)
+
+    def gap(self) -> Gap | None:
+        """The bytes that were dropped to keep the log within its limit; None while all are there."""
+        directory = self._open_directory()
+        if directory is None:
+            return None
+        try:
+            return self._gap(directory)
+        finally:
+            os.close(directory)
+
+    def read(self, offset: int, limit: int) -> tuple[int, bytes]:
+        """At most `limit` bytes (and at most 1 MiB) from `offset` on, and the offset they really begin at.
+
+        Bytes in the gap are passed over: the answer then begins behind it, and it never spans the gap.
+        At the end, and beyond it: (size, b"").
+        """
+        if offset < 0 or limit < 1:
+            raise ValueError(
+                f"a read needs an offset of 0 or more and a limit of 1 or more: {offset}, {limit}"
+            )
+        directory = self._open_directory()
+        if directory is None:
+            return 0, b""
+        try:
+            return self._read(directory, offset, min(limit, READ_LIMIT_BYTES))
+        finally:
+            os.close(directory)
+
+    def tail_offset(self, lines: int) -> int:
+        """Where the last `lines` lines begin; never inside the gap.
+
+        A last line without a newline counts. The search goes back in blocks over what is kept behind the
+        gap and no further: at worst the log's limit is read once, when its lines are very long.
+        """
+        directory = self._open_directory()
+        if directory is None:
+            return 0
+        try:
+            for _ in range(_LISTINGS):
+                size = self._end(directory)
+                floor = self._kept_from(directory)
+                if lines < 1 or size <= floor:
+                    return size
+                start = self._line_start(directory, floor, size, lines)
+                # When the writer has dropped more than that meanwhile, the search begins again.
+                if start is not None and start >= self._kept_from(directory):
+                    return start
+            return self._kept_from(directory)
+        finally:
+            os.close(directory)
+
+    def watch(self) -> AbstractAsyncContextManager[LogWatch]:
+        """Wakes an asyncio reader when something is appended; also before the log exists."""
+        return self._watchers.watch(self._files, self.size)
+
+    # ------------------------------------------------------------ files
+
+    def _open_directory(self) -> int | None:
+        """The attempt's directory, opened step by step so that no link can lead out of the data directory."""
+        try:
+            fd = os.open(self._data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        for name in os.path.relpath(self._files.directory, self._data_dir).split(os.sep):
+            try:
+                below = os.open(name, _OPEN_DIRECTORY, dir_fd=fd)
+            except OSError as error:
+                if error.errno in _NOT_OURS:
+                    return None
+                raise
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
+
+    def _segments(self, directory: int) -> dict[int, int]:
+        """Index to size of the segments there are, in no order."""
+        for _ in range(_LISTINGS):
+            names = {int(m[1]): m[0] for m in map(_SEGMENT_NAME.fullmatch, os.listdir(directory)) if m}
+            found = {}
+            vanished = set()
+            for index, name in names.items():
+                try:
+                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                except FileNotFoundError:
+                    vanished.add(index)
+                    continue
+                if _is_ours(status):
+                    found[index] = status.st_size
+            # When even the newest has been dropped meanwhile, all this tells of the end is outdated.
+            if not vanished or max(names) not in vanished:
+                break
+        return found
+
+    def _segment_bytes(self, directory: int, segments: dict[int, int] | None = None) -> int:
+        """The size of a full segment: from spec.json, read once; without it, what the files suggest."""
+        if self._known_segment_bytes is None:
+            self._known_segment_bytes = _specified_segment_bytes(directory)
+        if self._known_segment_bytes is not None:
+            return self._known_segment_bytes
+        segments = self._segments(directory) if segments is None else segments
+        if set(segments) <= {0}:
+            return _ONE_SEGMENT
+        return max(1, segments[min(segments)])
+
+    def _end(self, directory: int) -> int:
+        segments = self._segments(directory)
+        if not segments:
+            return 0
+        full = self._segment_bytes(directory, segments)
+        newest = max(segments)
+        return newest * full + min(segments[newest], full)
+
+    def _gap(self, directory: int) -> Gap | None:
+        segments = self._segments(directory)
+        lowest = self._lowest_behind(directory, 0, segments)
+        if lowest is None:
+            return None
+        full = self._segment_bytes(directory, segments)
+        start = full if 0 in segments else 0
+        end = lowest * full
+        return Gap(start, end) if start < end else None
+
+    def _kept_from(self, directory: int) -> int:
+        gap = self._gap(directory)
+        return gap.end if gap else 0
+
+    def _lowest_behind(self, directory: int, index: int, listed: dict[int, int]) -> int | None:
+        """The lowest segment behind `index`, None when `listed` has none.
+
+        One listing may show a segment that was made while it was taken and lack others made then too.
+        So it only proves up to where segments were made; a second one shows which of them are kept.
+        """
+        if max(listed, default=0) <= index or index + 1 in listed:
+            return index + 1 if index + 1 in listed else None
+        return min((i for i in self._segments(directory) if i > index), default=None)
+
+    # ------------------------------------------------------------ reading
+
+    def _read(self, directory: int, offset: int, limit: int) -> tuple[int, bytes]:
+        full = self._segment_bytes(directory)
+        start, first = self._first_piece(directory, offset, limit, full)
+        pieces = [first]
+        got = len(first)
+        while first and got < limit and (start + got) % full == 0:
+            piece = _piece(directory, start + got, limit - got, full)
+            if not piece:
+                break
+            pieces.append(piece)
+            got += len(piece)
+        return start, first if len(pieces) == 1 else b"".join(pieces)
+
+    def _first_piece(self, directory: int, offset: int, limit: int, full: int) -> tuple[int, bytes]:
+        """The first bytes at or behind `offset` within one segment."""
+        while True:
+            piece = _piece(directory, offset, limit, full)
+            if piece:
+                return offset, piece
+            segments = self._segments(directory)
+            newest = max(segments, default=0)
+            end = newest * full + min(segments.get(newest, 0), full)
+            if end <= offset:
+                return end, b""
+            # It grew since that read, or the segment is gone, or it is damaged. What this read finds is
+            # final: a later segment proves that this one was full.
+            piece = _piece(directory, offset, limit, full)
+            if piece:
+                return offset, piece
+            following = self._lowest_behind(directory, offset // full, segments)
+            if following is None:
+                return offset, b""
+            offset = following * full
+
+    def _line_start(self, directory: int, floor: int, size: int, lines: int) -> int | None:
+        """Where the last `lines` lines begin, `floor` if it has fewer; None when the gap grew over it."""
+        high = size
+        wanted = lines  # newlines to find, going back; the one that ends the log is no line of its own
+        while high > floor:
+            low = max(floor, high - _TAIL_BLOCK_BYTES)
+            start, block = self._read(directory, low, high - low)
+            block = block[: max(0, high - start)]
+            if start != low or len(block) < high - low:
+                return None
+            if high == size and block.endswith(b"\n"):
+                wanted += 1
+            count = block.count(b"\n")
+            if count >= wanted:
+                at = len(block)
+                for _ in range(wanted):
+                    at = block.rfind(b"\n", 0, at)
+                return start + at + 1
+            wanted -= count
+            high = low
+        return floor
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def _open_file(directory: int, name: str) -> int | None:
+    try:
+        fd = os.open(name, _OPEN_FILE, dir_fd=directory)
+    except OSError as error:
+        if error.errno in _NOT_OURS:
+            return None
+        raise
+    if _is_ours(os.fstat(fd)):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _piece(directory: int, offset: int, limit: int, full: int) -> bytes:
+    """What the one segment at `offset` holds from there on; b"" when it is gone or ends there."""
+    index, within = divmod(offset, full)
+    fd = _open_file(directory, f"log.{index}")
+    if fd is None:
+        return b""
+    try:
+        return os.pread(fd, min(limit, full - within), within)
+    finally:
+        os.close(fd)
+
+
+def _specified_segment_bytes(directory: int) -> int | None:
+    fd = _open_file(directory, "spec.json")
+    if fd is None:
+        return None
+    try:
+        data = os.pread(fd, _SPEC_LIMIT_BYTES, 0)
+    finally:
+        os.close(fd)
+    try:
+        size = ShimSpec.load(data).log_segment_bytes
+    except InvalidRecord:
+        return None
+    return size if type(size) is int and size > 0 else None

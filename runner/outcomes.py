@@ -1,0 +1,105 @@
+"""From what was observed of an attempt to how the job ended: exact, and never invented."""
+
+from __future__ import annotations
+
+import signal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from runner.jobs import Outcome, Reason, Usage
+
+if TYPE_CHECKING:
+    from runner.attempt_files import ExitRecord
+    from runner.jobs import Job, Progress
+
+
+def reason_of(record: ExitRecord, *, cancel_requested: bool) -> Reason:
+    """Why the attempt ended.
+
+    What it was stopped for counts only when the signal was sent before the engine ended: an exit that
+    beats the signal keeps its own result. A stop that nobody asked this service for is a signal from
+    outside, and told as what it did.
+    """
+    if record.launch_error is not None:
+        return Reason.LAUNCH_FAILED
+    if record.stopped == "timeout":
+        return Reason.TIMED_OUT
+    if record.stopped == "cancel" and cancel_requested:
+        return Reason.CANCEL_REQUESTED
+    if record.exit_code == 0:
+        return Reason.EXITED_ZERO
+    if record.exit_code is not None:
+        return Reason.EXITED_NONZERO
+    return Reason.KILLED_BY_SIGNAL if record.exit_signal is not None else Reason.LOST
+
+
+def outcome_of(
+    job: Job, record: ExitRecord, *, explained: str | None, progress: Progress | None, sampled_rss_bytes: int
+) -> Outcome:
+    """The outcome of a recorded attempt; `explained` is what the engine says of a failure."""
+    reason = reason_of(record, cancel_requested=job.cancel_requested_at is not None)
+    return Outcome(
+        reason=reason,
+        started_at=datetime.fromtimestamp(record.started_at, UTC),
+        ended_at=datetime.fromtimestamp(record.ended_at, UTC),
+        exit_code=record.exit_code,
+        exit_signal=record.exit_signal,
+        error_message=_message(job, record, reason, explained),
+        progress=progress,
+        usage=Usage(
+            cpu_s=record.cpu_s,
+            max_rss_bytes=max(record.max_rss_bytes, sampled_rss_bytes),
+            read_bytes=record.read_bytes,
+            written_bytes=record.written_bytes,
+        ),
+    )
+
+
+def _message(job: Job, record: ExitRecord, reason: Reason, explained: str | None) -> str | None:
+    match reason:
+        case Reason.EXITED_ZERO:
+            text = None
+        case Reason.CANCEL_REQUESTED:
+            text = None
+        case Reason.LAUNCH_FAILED:
+            text = record.launch_error
+        case Reason.TIMED_OUT:
+            text = f"Stopped after {job.spec.timeout_s:g} s, the job's timeout."
+        case Reason.KILLED_BY_SIGNAL:
+            text = explained or f"The engine was killed by {_signal_name(record.exit_signal)}."
+        case Reason.LOST:
+            text = "It was stopped from outside before the engine was started."
+        case _:
+            text = explained or f"The engine exited with {record.exit_code}; see the log."
+    if record.survivors:
+        note = f"{record.survivors} processes of the job could not be killed and still run."
+        text = f"{text} {note}" if text else note
+    return text
+
+
+def _signal_name(number: int | None) -> str:
+    try:
+        return signal.Signals(number or 0).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def lost(job: Job, detail: str, *, progress: Progress | None) -> Outcome:
+    """Nobody knows how it ended: no exit code, no signal."""
+    return Outcome(
+        reason=Reason.LOST,
+        started_at=job.started_at,
+        ended_at=datetime.now(UTC),
+        error_message=f"How the job ended is not known: {detail}. A retry continues where it stopped.",
+        progress=progress,
+    )
+
+
+def cancelled_before_start() -> Outcome:
+    """The cancel came before anything of the attempt was launched."""
+    return Outcome(reason=Reason.CANCEL_REQUESTED, ended_at=datetime.now(UTC))
+
+
+def launch_failed(detail: str) -> Outcome:
+    """Nothing of the attempt ever ran."""
+    return Outcome(reason=Reason.LAUNCH_FAILED, ended_at=datetime.now(UTC), error_message=detail)

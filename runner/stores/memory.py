@@ -1,0 +1,240 @@
+"""`MemoryStore`: the job store as a dict under a lock. Nothing outlives the process."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from bisect import bisect_right
+from collections import Counter
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from runner.errors import IdempotencyMismatch, JobNotFound, QueueFull, StoreUnavailable
+from runner.jobs import Change, Job, JobEvent, JobStatus
+from runner.ports import JobPage, Submitted
+from runner.stores.names import TOTAL_STOPS_AT, matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
+    from typing import Any
+
+    from runner.ports import IdempotencyKey, JobQuery, Update
+
+T = TypeVar("T")
+
+
+class MemoryStore:
+    """A `JobStore` with the contract of the durable one, except that a restart forgets everything.
+
+    Its futures are already resolved when they are returned. `on_commit` is called on the caller's
+    thread, with the lock held so that events stay in order: it may read the store and must not wait.
+    """
+
+    def __init__(self, *, on_commit: Callable[[Sequence[JobEvent]], None] | None = None) -> None:
+        self._on_commit = on_commit
+        self._lock = threading.RLock()
+        self._closed = False
+        self._jobs: dict[str, Job] = {}
+        self._ids: dict[int, str] = {}  # by seq, which only grows: in order of submission
+        self._by_status: dict[JobStatus, dict[int, str]] = {status: {} for status in JobStatus}
+        self._counts: Counter[tuple[str, JobStatus]] = Counter()
+        self._keys: dict[str, tuple[str, str]] = {}
+        self._key_of: dict[str, str] = {}
+        self._events: list[JobEvent] = []
+        self._last_seq = 0
+        self._last_event = 0
+
+    # ------------------------------------------------------------ writes
+
+    def add(
+        self, job: Job, *, key: IdempotencyKey | None = None, max_pending: int | None = None
+    ) -> Future[Submitted]:
+        return self._write(lambda: self._add(job, key, max_pending))
+
+    def _add(
+        self, job: Job, key: IdempotencyKey | None, max_pending: int | None
+    ) -> tuple[Submitted, list[JobEvent]]:
+        if key is not None and key.key in self._keys:
+            job_id, fingerprint = self._keys[key.key]
+            if fingerprint != key.fingerprint:
+                raise IdempotencyMismatch
+            return Submitted(self._jobs[job_id], replayed=True), []
+        if max_pending is not None and len(self._by_status[JobStatus.PENDING]) >= max_pending:
+            raise QueueFull(max_pending)
+        if job.id in self._jobs:
+            raise ValueError(f"job {job.id} is stored already")
+        self._last_seq += 1
+        stored = replace(job, seq=self._last_seq)
+        self._ids[stored.seq] = stored.id
+        if key is not None:
+            self._keys[key.key] = (stored.id, key.fingerprint)
+            self._key_of[stored.id] = key.key
+        self._put(None, stored)
+        event = self._event(stored, Change.SUBMITTED, stored.created_at, {})
+        return Submitted(stored, replayed=False), [event]
+
+    def update(self, updates: Sequence[Update]) -> Future[list[Job | None]]:
+        return self._write(lambda: self._update(updates))
+
+    def _update(self, updates: Sequence[Update]) -> tuple[list[Job | None], list[JobEvent]]:
+        answers: list[Job | None] = []
+        events: list[JobEvent] = []
+        for update in updates:
+            stored = self._jobs.get(update.before.id)
+            if stored is None or stored.version != update.before.version:
+                answers.append(None)
+                continue
+            after = replace(update.after, seq=stored.seq)
+            self._put(stored, after)
+            events.append(self._event(after, update.kind, after.updated_at, update.data))
+            answers.append(after)
+        return answers, events
+
+    def delete(self, job: Job) -> Future[bool]:
+        return self._write(lambda: (self._delete(job), []))
+
+    def _delete(self, job: Job) -> bool:
+        stored = self._jobs.get(job.id)
+        if stored is None or stored.version != job.version:
+            return False
+        del self._jobs[stored.id]
+        del self._ids[stored.seq]
+        del self._by_status[stored.status][stored.seq]
+        self._counts[stored.spec.workflow, stored.status] -= 1
+        key = self._key_of.pop(stored.id, None)
+        if key is not None:
+            del self._keys[key]
+        self._events = [event for event in self._events if event.job_id != stored.id]
+        return True
+
+    def _put(self, before: Job | None, after: Job) -> None:
+        if before is not None:
+            del self._by_status[before.status][before.seq]
+            self._counts[before.spec.workflow, before.status] -= 1
+        self._jobs[after.id] = after
+        self._by_status[after.status][after.seq] = after.id
+        self._counts[after.spec.workflow, after.status] += 1
+
+    def _event(self, job: Job, kind: Change, at: datetime, data: Mapping[str, Any]) -> JobEvent:
+        self._last_event += 1
+        event = JobEvent(self._last_event, job.id, kind, job.status, job.attempt, at, data)
+        self._events.append(event)
+        return event
+
+    def _write(self, change: Callable[[], tuple[T, list[JobEvent]]]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._lock:
+            try:
+                self._require_open()
+                answer, events = change()
+            except Exception as error:  # noqa: BLE001 - every failure belongs in the future
+                future.set_exception(error)
+                return future
+            future.set_result(answer)
+            if events and self._on_commit is not None:
+                self._on_commit(events)
+        return future
+
+    # ------------------------------------------------------------ reads
+
+    def get(self, job_id: str) -> Job:
+        with self._lock:
+            self._require_open()
+            job = self._jobs.get(job_id)
+        if job is None:
+            raise JobNotFound(job_id)
+        return job
+
+    def list(self, query: JobQuery) -> JobPage:
+        with self._lock:
+            self._require_open()
+            simple = not (query.labels or query.q or query.created_after or query.created_before)
+            total = self._counted(query) if simple else 0
+            items: list[Job] = []
+            for job in self._in_order(query):
+                if not _matches(job, query):
+                    continue
+                if not simple:
+                    total += 1
+                if _is_behind(job, query) and len(items) <= query.limit:
+                    items.append(job)
+                if len(items) > query.limit and (simple or total > TOTAL_STOPS_AT):
+                    break
+        exact = simple or total <= TOTAL_STOPS_AT
+        return JobPage(
+            items=tuple(items[: query.limit]),
+            total=total if exact else TOTAL_STOPS_AT,
+            total_is_exact=exact,
+            has_more=len(items) > query.limit,
+        )
+
+    def _in_order(self, query: JobQuery) -> Iterator[Job]:
+        ids = reversed(self._ids.values()) if query.order == "desc" else iter(self._ids.values())
+        return (self._jobs[job_id] for job_id in ids)
+
+    def _counted(self, query: JobQuery) -> int:
+        return sum(
+            jobs
+            for (workflow, status), jobs in self._counts.items()
+            if query.workflow in (None, workflow) and status in (query.statuses or JobStatus)
+        )
+
+    def pending(self, *, max_cores: int, limit: int) -> Sequence[Job]:
+        with self._lock:
+            self._require_open()
+            jobs = (self._jobs[job_id] for job_id in self._by_status[JobStatus.PENDING].values())
+            fitting = (job for job in jobs if job.spec.cores <= max_cores)
+            return heapq.nsmallest(limit, fitting, key=lambda job: (-job.spec.priority, job.seq))
+
+    def running(self) -> Sequence[Job]:
+        with self._lock:
+            self._require_open()
+            return [self._jobs[job_id] for _, job_id in sorted(self._by_status[JobStatus.RUNNING].items())]
+
+    def counts(self) -> Mapping[JobStatus, int]:
+        with self._lock:
+            self._require_open()
+            return {status: len(jobs) for status, jobs in self._by_status.items()}
+
+    def events(self, *, job_id: str | None = None, after_seq: int = 0, limit: int = 500) -> Sequence[JobEvent]:
+        with self._lock:
+            self._require_open()
+            start = bisect_right(self._events, after_seq, key=lambda event: event.seq)
+            if job_id is None:
+                return self._events[start : start + limit]
+            found = [event for event in self._events[start:] if event.job_id == job_id]
+            return found[:limit]
+
+    # ------------------------------------------------------------ condition
+
+    def check(self) -> None:
+        with self._lock:
+            self._require_open()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("The store is closed.")
+
+
+def _matches(job: Job, query: JobQuery) -> bool:
+    spec = job.spec
+    return (
+        (not query.statuses or job.status in query.statuses)
+        and query.workflow in (None, spec.workflow)
+        and all(spec.labels.get(key) == value for key, value in query.labels)
+        and (not query.q or matches(query.q, job_id=job.id, name=spec.name))
+        and (query.created_after is None or job.created_at > query.created_after)
+        and (query.created_before is None or job.created_at < query.created_before)
+    )
+
+
+def _is_behind(job: Job, query: JobQuery) -> bool:
+    if query.after_seq is None:
+        return True
+    return job.seq < query.after_seq if query.order == "desc" else job.seq > query.after_seq

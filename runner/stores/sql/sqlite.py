@@ -1,0 +1,164 @@
+"""SQLite: how it is opened, and what its errors mean. All that another database does differently is here."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from runner.errors import RunnerError, StorageFull, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine.interfaces import Dialect
+
+_READERS: Final = 4
+_BUSY_TIMEOUT_S: Final = 5.0
+_READER_TIMEOUT_S: Final = 10.0
+_APPLICATION_ID: Final = 0x534E4B4C  # "SNKL": tells a store of ours from any other SQLite file
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA cache_size = -16384",
+    "PRAGMA secure_delete = OFF",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA journal_size_limit = 67108864",
+)
+_READER_PRAGMAS: Final = ("PRAGMA query_only = ON", "PRAGMA cache_size = -8192", "PRAGMA temp_store = MEMORY")
+
+
+class _Compiler(SQLiteCompiler):
+    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:  # noqa: ARG002 - SQLAlchemy's hook
+        return text
+
+    def limit_clause(self, select: Any, **arguments: Any) -> str:
+        # SQLAlchemy adds OFFSET with a parameter of its own, which would have to be carried along.
+        return f" LIMIT {self.process(select._limit_clause, **arguments)}"  # noqa: SLF001 - as in its dialects
+
+
+class _Dialect(SQLiteDialect_pysqlite):
+    statement_compiler = _Compiler
+
+
+def dialect() -> Dialect:
+    """The dialect to compile for: named parameters, and INDEXED BY from hints."""
+    return _Dialect(paramstyle="named")
+
+
+class SqliteFile:
+    """One database file: a connection for the writer and a few for readers."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self._readers = sa.create_engine(
+            "sqlite://",
+            creator=self._connect_reader,
+            poolclass=QueuePool,
+            pool_size=_READERS,
+            max_overflow=0,
+            pool_timeout=_READER_TIMEOUT_S,
+        )
+
+    def open(self, *, create: bool = False) -> sqlite3.Connection:
+        """A connection that has changed nothing of the file yet, for looking whose it is.
+
+        Only with `create` may the file be missing: one that was removed under a running service must
+        not come back empty.
+        """
+        return sqlite3.connect(
+            f"file:{quote(self.path)}?mode={'rwc' if create else 'rw'}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection that may write, with no transaction of its own accord; any thread may use and close it."""
+        return self._prepared(_PRAGMAS)
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        return self._prepared(_READER_PRAGMAS)
+
+    def _prepared(self, pragmas: tuple[str, ...]) -> sqlite3.Connection:
+        connection = self.open()
+        try:
+            for pragma in pragmas:
+                connection.execute(pragma)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A reader's connection. Raises StoreUnavailable for every trouble of the database."""
+        try:
+            pooled = self._readers.raw_connection()
+            try:
+                connection: Any = pooled.driver_connection
+                yield connection
+            finally:
+                pooled.close()
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            raise meaning(error, self.path) from error
+
+    def close_readers(self) -> None:
+        self._readers.dispose()
+
+    def sync_directory(self) -> None:
+        """Make the file's own entry in its directory durable."""
+        fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def meaning(error: Exception, path: str) -> RunnerError:
+    """What a failure of the driver means for the caller: StorageFull or StoreUnavailable, in one line."""
+    if isinstance(error, RunnerError):
+        return error
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
+        return StorageFull(f"There is no space left for the store {path}.")
+    text = " ".join(str(error).split())
+    return StoreUnavailable(f"The store {path} cannot be used now: {text}.")
+
+
+def _is_full(path: str) -> bool:
+    try:
+        return os.statvfs(os.path.dirname(path)).f_bavail == 0
+    except OSError:
+        return False
+
+
+def is_of_the_database(error: Exception) -> bool:
+    """Whether the trouble lies with the database or its disk, and not with what it was asked to do."""
+    # NOTADB and CORRUPT come as plain DatabaseError.
+    return isinstance(error, sqlite3.OperationalError | sqlite3.InternalError) or type(error) is sqlite3.DatabaseError
+
+
+def claim(connection: sqlite3.Connection) -> None:
+    """Mark a fresh file as ours."""
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+
+
+def is_fresh(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+
+
+def is_ours(connection: sqlite3.Connection) -> bool:
+    found: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    return found == _APPLICATION_ID
