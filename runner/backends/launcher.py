@@ -76,7 +76,7 @@ def _fork(directory: str, control: socket.socket, *, warm: bool, title: Any) -> 
     try:
         pid = os.fork()
     except OSError as error:
-        answer: dict[str, object] = {
+        answer = {
             "directory": directory,
             "error": f"no process could be made: {error.strerror}",
         }
@@ -104,8 +104,9 @@ def main(arguments: list[str]) -> int:
     from runner.isolation.processes import ProcessTitle  # noqa: PLC0415
 
     title = ProcessTitle()
-    title.set("snakeline-lnch", f"snakeline: launcher ({setup['title']})")
+    title.set("snakeline-lnch", "snakeline: launcher" + (" (warm)" if setup["warm"] else ""))
     obstacle = _preload(setup)
+    warm = setup["warm"] and obstacle is None
     control.send(json.dumps({"ready": True, "obstacle": obstacle}).encode())
     gc.collect()
     gc.freeze()
@@ -132,7 +133,7 @@ def main(arguments: list[str]) -> int:
             if not message:
                 return 0
             try:
-                _fork(message.decode(), control, warm=obstacle is None, title=title)
+                _fork(message.decode(), control, warm=warm, title=title)
             except ConnectionError:
                 return 0
 

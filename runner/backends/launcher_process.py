@@ -59,14 +59,17 @@ Answer = Ready | Forked | Refused | Gone
 class LauncherProcess:
     """One launcher. Not thread-safe: it belongs to the supervisor's thread."""
 
-    def __init__(self, warm: WarmSpec, title: str) -> None:
-        """Start it; it answers `Ready` once warm. Raises BackendUnavailable."""
-        self.spec = warm
+    def __init__(self, spec: WarmSpec, *, warm: bool) -> None:
+        """Start it; it answers `Ready` once it may be used. Raises BackendUnavailable.
+
+        `warm` says whether engines may run in its forks or must be executed.
+        """
+        self.spec = spec
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        setup = {"packages": dict(warm.packages), "preload": warm.preload, "title": title}
-        flags = ["-I", "-S"] if warm.isolated else ["-I"]
+        setup = {"packages": dict(spec.packages), "preload": spec.preload, "warm": warm}
+        flags = ["-I", "-S"] if spec.isolated else ["-I"]
         # The padding is room for the titles of the processes forked from it.
-        argv = [warm.python, *flags, _PROGRAM, json.dumps(setup), " " * 200]
+        argv = [spec.python, *flags, _PROGRAM, json.dumps(setup), " " * 200]
         try:
             self._process = subprocess.Popen(
                 argv,
@@ -79,7 +82,7 @@ class LauncherProcess:
             )
         except OSError as error:
             ours.close()
-            raise BackendUnavailable(f"{warm.python} could not be started: {error.strerror}.") from error
+            raise BackendUnavailable(f"{spec.python} could not be started: {error.strerror}.") from error
         finally:
             theirs.close()
         ours.setblocking(False)

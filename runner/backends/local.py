@@ -104,11 +104,11 @@ class LocalBackend:
         spec = self._warm()
         if spec is not None:
             try:
-                self._launcher = LauncherProcess(spec, "warm")
+                self._launcher = LauncherProcess(spec, warm=True)
             except BackendUnavailable as error:
                 _log.warning("launcher.cold", detail=str(error))
         if self._launcher is None:
-            self._launcher = LauncherProcess(self._cold, "cold")
+            self._launcher = LauncherProcess(self._cold, warm=False)
         self._epoll.register(self._launcher.fileno(), select.EPOLLIN)
         for directory in self._launching:
             self._launcher.request(directory)
