@@ -107,6 +107,9 @@ class Application(FastAPI):
                 ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"].update(models["$defs"])
+            # FastAPI drops every null, also those of examples.
+            for model in (schemas.Job, schemas.Workflow):
+                document["components"]["schemas"][model.__name__].update(examples=schemas.examples(model))
             self.openapi_schema = with_problems(document)
         return self.openapi_schema
 

@@ -105,7 +105,7 @@ def problem_response(
 
 
 async def on_runner_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, runner_errors.RunnerError)  # noqa: S101 - registered for nothing else
+    assert isinstance(error, runner_errors.RunnerError)
     kind = KINDS[type(error)]
     members: dict[str, Any] = {}
     fields: Sequence[Mapping[str, str]] = ()
@@ -119,12 +119,12 @@ async def on_runner_error(_request: Request, error: Exception) -> Response:
 
 
 async def on_problem(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)  # noqa: S101 - registered for nothing else
+    assert isinstance(error, Problem)
     return problem_response(error.kind, error.detail, errors=error.errors, headers=error.headers)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     kind = Kind(status.value, status.phrase.lower().replace(" ", "-"), status.phrase)
     headers = dict(error.headers or {})
@@ -138,7 +138,7 @@ _DETAILS = {404: "There is nothing at this address: /docs lists what there is."}
 
 
 async def on_invalid_request(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
+    assert isinstance(error, RequestValidationError)
     return problem_response(
         INVALID_REQUEST,
         "Some fields are not valid: `errors` names each.",

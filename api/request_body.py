@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,9 +19,12 @@ from api.problems import (
     json_pointer,
     message,
 )
+from runner.errors import ShuttingDown
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from api.waiting import StopSignal
 
 MAX_DEPTH = 64
 BODY_TIMEOUT_S = 30.0
@@ -29,13 +33,19 @@ _MAX_INTEGER_BITS = 1024
 M = TypeVar("M", bound=BaseModel)
 
 
-async def read_model(request: Request, model: type[M]) -> M:
-    """The body as `model`. Raises Problem: 400, 408, 415 or 422 with a pointer for each field."""
+async def read_model(request: Request, model: type[M], stop: StopSignal) -> M:
+    """The body as `model`. Raises Problem: 400, 408, 413, 415 or 422 with a pointer for each field.
+
+    Raises ShuttingDown when the service stops before the body is there.
+    """
     _check_content_type(request.headers.get("content-type", ""))
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await request.body()
+        async with asyncio.timeout(BODY_TIMEOUT_S) as limit:
+            with stop.calling(partial(limit.reschedule, 0)):
+                body = await request.body()
     except TimeoutError:
+        if stop.is_set:
+            raise ShuttingDown from None
         raise Problem(
             BODY_TOO_SLOW,
             f"The body must arrive within {BODY_TIMEOUT_S:g} s.",

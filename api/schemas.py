@@ -361,3 +361,12 @@ class Problem(BaseModel):
     request_id: str
     errors: list[ProblemError] = Field(default_factory=list)
     job_status: JobStatus | None = Field(default=None, description="On 409: the status that forbids it.")
+
+
+def examples(model: type[BaseModel]) -> list[Any]:
+    """The examples a model carries, as written."""
+    extra = model.model_config["json_schema_extra"]
+    assert isinstance(extra, dict)
+    found = extra["examples"]
+    assert isinstance(found, list)
+    return found

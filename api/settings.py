@@ -162,8 +162,10 @@ def load_settings(environ: Mapping[str, str]) -> ServiceSettings:
 
 
 def _misspelt(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists them all"
+    # Compared without the prefix, which would make everything look alike.
+    bare = [each.removeprefix(PREFIX) for each in known]
+    close = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1)
+    hint = f"did you mean {PREFIX}{close[0]}?" if close else "docs/settings.md lists them all"
     return f"{name} is not a setting: {hint}"
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
 
     from starlette.types import Receive
@@ -35,11 +35,14 @@ class StopSignal:
         for callback in list(self._callbacks):
             callback()
 
-    def add(self, callback: Callable[[], None]) -> None:
+    @contextmanager
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call back once it is set, as long as this lasts."""
         self._callbacks.add(callback)
-
-    def discard(self, callback: Callable[[], None]) -> None:
-        self._callbacks.discard(callback)
+        try:
+            yield
+        finally:
+            self._callbacks.discard(callback)
 
 
 class Wake:
@@ -58,19 +61,19 @@ class Wake:
         self._gone = False
         self._job_changed = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._ends = ExitStack()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._stop.add(self._event.set)
-        self._unsubscribe = self._service.watch(self._on_job_event, job_id=self._job_id)
+        self._ends.enter_context(self._stop.calling(self._event.set))
+        self._ends.callback(self._service.watch(self._on_job_event, job_id=self._job_id))
         self._start(self._await_disconnect())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._unsubscribe()
-        self._stop.discard(self._event.set)
+        self._ends.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -55,7 +55,10 @@ _PARSER = _parser()
 
 def preload() -> None:
     """Warm up what a first run would pay for; called once in a process that forks runs."""
-    _PARSER.parse_args(["--cores", "1", "--", "all"])
+    flags = ["--rerun-incomplete", "--keep-going", "--forceall", "--dry-run", "--unlock"]
+    values = ["--snakefile", "x", "--configfile", "x", "--logger", "snakeline", "--profile", "none"]
+    for targets in ([], ["all"]):
+        _PARSER.parse_args(["--cores", "1", *flags, *values, "--", *targets])
 
 
 def main(argv: list[str]) -> int:
@@ -75,6 +78,9 @@ def main(argv: list[str]) -> int:
             code = 1
         except WorkflowError as error:
             report_error(error, console, events)
+            code = 1
+        except OSError as error:
+            report_error(WorkflowError(str(error), type(error).__name__), console, events)
             code = 1
         events.flush()
         console.flush()

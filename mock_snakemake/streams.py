@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 _CHUNK_LINES = 4096
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Console:
@@ -37,7 +38,7 @@ class Events:
     def add(self, event: str, **fields: Any) -> None:
         if self._path is not None:
             line = {"v": 1, "event": event, "t": time.time(), **fields}
-            self._lines.append(json.dumps(line, separators=(",", ":")))
+            self._lines.append(_encode(line))
 
     def flush(self) -> None:
         if not self._lines or self._path is None:

@@ -30,7 +30,7 @@ _ONE_SEGMENT: Final = 2**62  # the size assumed while log.0 is alone and no spec
 _SEGMENT_NAME: Final = re.compile(r"log\.(0|[1-9][0-9]{0,9})")
 # Gone, a link, no directory, a socket or a device: nothing of ours.
 _NOT_OURS: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV})
-_LISTINGS: Final = 64  # tries against a writer that drops segments faster than we look
+_TRIES: Final = 64  # tries against a writer that drops segments faster than we look
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -108,7 +108,7 @@ class SegmentLog:
         if directory is None:
             return 0
         try:
-            for _ in range(_LISTINGS):
+            for _ in range(_TRIES):
                 size = self._end(directory)
                 floor = self._kept_from(directory)
                 if lines < 1 or size <= floor:
@@ -146,22 +146,20 @@ class SegmentLog:
         return fd
 
     def _segments(self, directory: int) -> dict[int, int]:
-        """Index to size of the segments there are, in no order."""
-        for _ in range(_LISTINGS):
-            names = {int(m[1]): m[0] for m in map(_SEGMENT_NAME.fullmatch, os.listdir(directory)) if m}
-            found = {}
-            vanished = set()
-            for index, name in names.items():
-                try:
-                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                except FileNotFoundError:
-                    vanished.add(index)
-                    continue
-                if _is_ours(status):
-                    found[index] = status.st_size
-            # When even the newest has been dropped meanwhile, all this tells of the end is outdated.
-            if not vanished or max(names) not in vanished:
-                break
+        """Index to size of the segments there are."""
+        names = {int(m[1]): m[0] for m in map(_SEGMENT_NAME.fullmatch, os.listdir(directory)) if m}
+        found: dict[int, int] = {}
+        for index in sorted(names):
+            found.pop(index, None)
+            try:
+                status = os.stat(names[index], dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                # Dropped since the listing: so the next one had been made, whether the listing has it or not.
+                if index > 0:
+                    found[index + 1] = 0
+                continue
+            if _is_ours(status):
+                found[index] = status.st_size
         return found
 
     def _segment_bytes(self, directory: int, segments: dict[int, int] | None = None) -> int:
@@ -224,7 +222,7 @@ class SegmentLog:
 
     def _first_piece(self, directory: int, offset: int, limit: int, full: int) -> tuple[int, bytes]:
         """The first bytes at or behind `offset` within one segment."""
-        while True:
+        for _ in range(_TRIES):
             piece = _piece(directory, offset, limit, full)
             if piece:
                 return offset, piece
@@ -242,6 +240,7 @@ class SegmentLog:
             if following is None:
                 return offset, b""
             offset = following * full
+        return offset, b""
 
     def _line_start(self, directory: int, floor: int, size: int, lines: int) -> int | None:
         """Where the last `lines` lines begin, `floor` if it has fewer; None when the gap grew over it."""

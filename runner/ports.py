@@ -52,8 +52,11 @@ class Update:
 class JobQuery:
     """A page of jobs. Statuses are alternatives; everything else must hold together.
 
-    `q` matches a part of the name (any case) or the beginning of the id. `after_seq` is the last `seq`
-    of the page before: the page continues behind it in `order` of submission.
+    `q` matches a part of the name in any case; one or two characters match the beginning of a name
+    only. From eight characters on it also matches the beginning of the id (ids begin with the time, so
+    fewer would match nearly every job). No character in it has a special meaning. Jobs created exactly
+    at `created_after` or `created_before` are left out. `after_seq` is the last `seq` of the page before:
+    the page continues behind it in `order` of submission.
     """
 
     statuses: tuple[JobStatus, ...] = ()
@@ -69,9 +72,10 @@ class JobQuery:
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """`total` is exact when filtered by status and workflow alone; otherwise it stops at 10,000.
+    """`total` is exact when filtered by status and workflow alone; any other filter counts only so far.
 
-    `total_is_exact` tells which.
+    `total_is_exact` tells which. Not exact, it is a lower bound: 10,000 for labels or times, 5,000 for
+    `q`, and fewer for several of these together, where the store stops looking before it has seen all.
     """
 
     items: tuple[Job, ...]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 import structlog
 
 from runner.attempt_files import AttemptFiles
+from runner.core_queue import CoreQueue
 from runner.errors import (
     BackendUnavailable,
     EngineUnavailable,
@@ -53,11 +54,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_CLAIM_AT_ONCE = 64
 _RETRY_S = 1.0
 """How long to wait before asking a store or backend again that could not answer."""
-RESERVE_AFTER_S = 60.0
-"""How long smaller jobs may overtake one that does not fit; then cores are kept free for it."""
 _TAIL_BYTES = 65536
 
 
@@ -92,11 +90,10 @@ class Supervisor:
         self._bus = bus
         self._sampler = Sampler(self._receive_samples)
         self._active: dict[str, _Active] = {}
-        self._cores_used = 0
+        self._queue = CoreQueue(store, settings.max_cores)
         self._outcomes: list[tuple[Handle, Outcome]] = []  # to be recorded
         self._unlaunched: list[Handle] = []  # claimed, to be launched
         self._retry_at: float | None = None
-        self._blocked: tuple[str, float] | None = None  # the first job that does not fit, and since when
         # Filled by other threads; everything else belongs to the supervisor's.
         self._asked: deque[JobEvent] = deque()
         self._samples: deque[Sample] = deque()
@@ -195,12 +192,12 @@ class Supervisor:
     def _take(self, job: Job) -> Handle:
         handle = Handle(job.id, job.attempt)
         self._active[job.id] = _Active(job, handle)
-        self._cores_used += job.spec.cores
+        self._queue.take(job)
         return handle
 
     def _release(self, active: _Active) -> None:
         del self._active[active.job.id]
-        self._cores_used -= active.job.spec.cores
+        self._queue.release(active.job)
         self._may_claim = True
 
     def _known(self, handle: Handle) -> _Active | None:
@@ -336,58 +333,17 @@ class Supervisor:
     # ------------------------------------------------------------ claiming
 
     def _claim(self) -> None:
-        """Take what fits the free cores, highest priority first, then oldest."""
+        """Take what may start: claimed durably first, launched after."""
         self._may_claim = False
-        free = self._settings.max_cores - self._cores_used
-        if free <= 0:
-            return
-        chosen = self._fitting(free)
+        chosen = self._queue.next()
         if not chosen:
             return
         now = datetime.now(UTC)
         updates = [Update(job, claimed(job, now), Change.CLAIMED) for job in chosen]
         for job in self._store.update(updates).result():
-            if job is None:  # cancelled in between
-                self._may_claim = True
-            else:
+            if job is not None:  # else it was cancelled in between
                 self._unlaunched.append(self._take(job))
-        if len(chosen) == _CLAIM_AT_ONCE:
-            self._may_claim = True
-
-    def _fitting(self, free: int) -> list[Job]:
-        waiting = self._store.pending(max_cores=self._settings.max_cores, limit=_CLAIM_AT_ONCE)
-        chosen: list[Job] = []
-        first_too_large: Job | None = None
-        for job in waiting:
-            if job.spec.cores <= free:
-                free -= job.spec.cores
-                chosen.append(job)
-            elif first_too_large is None:
-                first_too_large = job
-                if self._is_reserved_for(job):
-                    return chosen
-        if first_too_large is None:
-            self._blocked = None
-        elif not chosen and len(waiting) == _CLAIM_AT_ONCE:
-            # Everything at the head is too large: something that fits may stand behind it.
-            chosen = self._take_while_fits(self._store.pending(max_cores=free, limit=_CLAIM_AT_ONCE), free)
-        return chosen
-
-    @staticmethod
-    def _take_while_fits(jobs: Sequence[Job], free: int) -> list[Job]:
-        chosen = []
-        for job in jobs:
-            if job.spec.cores <= free:
-                free -= job.spec.cores
-                chosen.append(job)
-        return chosen
-
-    def _is_reserved_for(self, job: Job) -> bool:
-        """Whether this job has been overtaken long enough."""
-        now = time.monotonic()
-        if self._blocked is None or self._blocked[0] != job.id:
-            self._blocked = (job.id, now)
-        return now - self._blocked[1] >= RESERVE_AFTER_S
+        self._may_claim = True  # until nothing more fits
 
     # ------------------------------------------------------------ launching
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import threading
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from referencing import Registry
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _SNAKEFILES: Final = ("Snakefile", "workflow/Snakefile")
@@ -61,9 +61,10 @@ class FolderRegistry:
             with os.scandir(self._root) as folders:
                 found = sorted(folder.name for folder in folders if _NAME.fullmatch(folder.name))
         except OSError as error:
-            _log.warning("workflows_dir_unreadable path=%s error=%s", self._root, error.strerror)
+            _log.warning("workflows.unreadable", path=str(self._root), error=error.strerror)
             return ()
         with self._lock:
+            # Also names that callers have made up, which `get` has looked for.
             for gone in self._entries.keys() - set(found):
                 del self._entries[gone]
         return tuple(name for name in found if self._current(name) is not None)
@@ -114,7 +115,7 @@ def _read(name: str, folder: Path, signature: tuple[object, ...]) -> _Entry:
         schema = _read_schema(folder / _SCHEMA)
         validator = None if schema is None else _validator(schema)
     except UnusableWorkflow as error:
-        _log.error("workflow_left_out name=%s file=%s reason=%s", name, _SCHEMA, error)
+        _log.error("workflow.left_out", workflow=name, file=_SCHEMA, reason=str(error))
         return _Entry(signature, None, None)
     return _Entry(
         signature, Workflow(name, folder, snakefile, _description(folder, snakefile), schema), validator

@@ -44,6 +44,6 @@ def show(report: Report, *, as_json: bool) -> None:
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
     for check in report.checks:
-        mark = Text("✓ ok", "green") if check.ok else Text("✗ missing", "red")
+        mark = Text("✓ ok", "green") if check.ok else Text("✗ wrong", "red")
         table.add_row(mark, check.name, Text(check.detail))
     Console(highlight=False).print(table)

@@ -72,7 +72,7 @@ def demo(
         bool, typer.Option("--keep", help="Keep the data directory and say where it is.")
     ] = False,
     svg: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Also save what was shown as a picture.")
+        str | None, typer.Option(metavar="FILE", hidden=True, help="Also save what was shown as a picture.")
     ] = None,
 ) -> None:
     """Start a service of its own, run ten jobs through it over REST, and leave nothing behind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import signal
 import tempfile
@@ -37,7 +38,7 @@ _LOOKS: Final = {
     "cancelled": ("⊘", "yellow"),
 }
 _SHOWN_RESULT: Final = 4  # min-length-5: the words that tell the texts apart
-_FULL_ID_WIDTH: Final = 100
+_FULL_ID_WIDTH: Final = 108
 _WHAT_RUNS: Final[Mapping[EngineName, str]] = {
     "mock": "mock, a stand-in: no rule is really run",
     "snakemake": "real Snakemake",
@@ -76,7 +77,9 @@ def run(*, engine: EngineName, snakemake: str, keep: bool, svg: str | None) -> N
         else:
             shutil.rmtree(directory)
     if svg is not None:
-        console.save_svg(svg, title=f"snakeline demo --engine {engine}")
+        picture = console.export_svg(title=f"snakeline demo --engine {engine}")
+        # Without the fonts that would be fetched from elsewhere: the reader's own will do.
+        Path(svg).write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL))
 
 
 def _interrupt(*_: object) -> None:
@@ -120,7 +123,7 @@ def _show(console: Console, service: ServiceProcess, directory: Path, engine: En
 
     console.print(Text.assemble(("The log of ", "bold"), (jobs[0].name or jobs[0].id, "bold"), ", live:"))
     for line in _lines(client, jobs[0]):
-        console.print(Text("  │ ", "dim") + Text.from_ansi(line), no_wrap=True, overflow="ellipsis")
+        console.print(Text.assemble(("  │ ", "dim"), Text.from_ansi(line)), no_wrap=True, overflow="ellipsis")
 
     ended = [client.wait(job.id, timeout_s=_JOB_TIMEOUT_S) for job in jobs]
     took_s = time.monotonic() - began

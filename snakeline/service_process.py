@@ -80,7 +80,7 @@ class ServiceProcess:
 
     @property
     def client(self) -> Client:
-        assert self._client is not None  # noqa: S101 - entered
+        assert self._client is not None
         return self._client
 
     @property

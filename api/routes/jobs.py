@@ -72,9 +72,10 @@ async def submit_job(
     """Answers once the job is durably stored: what was answered 201 survives a crash and a power cut."""
     if idempotency_key is not None and _KEY.fullmatch(idempotency_key) is None:
         raise invalid_header("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
-    spec = (await read_model(request, schemas.SubmitJob)).spec()
+    state = state_of(request)
+    spec = (await read_model(request, schemas.SubmitJob, state.stop)).spec()
     try:
-        future = state_of(request).service.submit(spec, idempotency_key=idempotency_key)
+        future = state.service.submit(spec, idempotency_key=idempotency_key)
     except WorkflowNotFound as error:
         raise InvalidSpec((FieldError("/workflow", str(error)),)) from None
     # Shielded: a client that goes away must not turn into a cancelled write of somebody else's group.
@@ -194,7 +195,7 @@ def _matches(if_none_match: str, etag: str) -> bool:
     status_code=202,
     response_model=schemas.Job,
     response_description="The job. A running one is `cancelled` only once its last process is gone.",
-    responses={202: {"headers": ETAG}, **problems(404, 409, 422, 503, 507)},
+    responses={202: {"headers": ETAG}, **problems(404, 409, 503, 507)},
 )
 async def cancel_job(request: Request, job_id: str) -> Response:
     """Asking twice is one request. 409 when the job has ended."""
@@ -208,7 +209,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     status_code=202,
     response_model=schemas.Job,
     response_description="The job, pending again, as a new attempt.",
-    responses={202: {"headers": ETAG}, **problems(404, 409, 422, 503, 507)},
+    responses={202: {"headers": ETAG}, **problems(404, 409, 503, 507)},
 )
 async def retry_job(request: Request, job_id: str) -> Response:
     """A new attempt in the same working directory: Snakemake resumes. Earlier logs stay."""
@@ -222,7 +223,7 @@ async def retry_job(request: Request, job_id: str) -> Response:
     status_code=204,
     response_class=Response,
     response_description="The job and all its files are gone.",
-    responses=problems(404, 409, 422, 503, 507),
+    responses=problems(404, 409, 503, 507),
 )
 async def delete_job(request: Request, job_id: str) -> Response:
     """Its row, logs and working directory. 409 while it is pending or running."""

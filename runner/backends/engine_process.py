@@ -10,7 +10,6 @@ import importlib
 import os
 import signal
 import sys
-import threading
 from typing import TYPE_CHECKING, NoReturn
 
 from runner.isolation.processes import close_from, die_with_parent
@@ -152,8 +151,10 @@ def _run_warm(entry: str, arguments: list[str], environment: dict[str, str]) -> 
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     code = _exit_code_of(entry, arguments)
     # What the interpreter does at its end: wait for threads, run exit functions, flush.
-    with contextlib.suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+    threading = sys.modules.get("threading")  # not imported for its own sake: it makes every fork dearer
+    if threading is not None:
+        with contextlib.suppress(BaseException):
+            threading._shutdown()  # noqa: SLF001
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()  # noqa: SLF001
     for stream in (sys.stdout, sys.stderr):

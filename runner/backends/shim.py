@@ -13,9 +13,7 @@ import mmap
 import os
 import resource
 import select
-import shutil
 import signal
-import socket
 import time
 from dataclasses import dataclass
 
@@ -166,7 +164,9 @@ def _prepare_directory(spec: ShimSpec, files: AttemptFiles, run: _Run) -> None:
     if os.path.isdir(spec.work_dir):
         return
     fresh = spec.work_dir + ".new"
-    with contextlib.suppress(FileNotFoundError):
+    if os.path.lexists(fresh):  # an earlier attempt was cut short
+        import shutil  # noqa: PLC0415 - rare, and its imports would make every fork dearer
+
         shutil.rmtree(fresh)
     if spec.source is None:
         os.mkdir(fresh)
@@ -236,14 +236,16 @@ def _copy_bytes(source: int, target: int) -> None:
 # ---------------------------------------------------------------- the run
 
 
-def _listen_for_signals() -> socket.socket:
-    """From here on signals arrive as bytes on the socket, one per signal."""
-    wake, waker = socket.socketpair()
-    wake.setblocking(False)
-    waker.setblocking(False)
-    signal.set_wakeup_fd(waker.detach(), warn_on_full_buffer=False)
+def _ignore(_number: int, _frame: object) -> None:
+    """The wake-up pipe has the news."""
+
+
+def _listen_for_signals() -> int:
+    """From here on signals arrive as bytes on this pipe, one per signal."""
+    wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     for number in (STOP, FORCE, signal.SIGCHLD):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _ignore)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -254,7 +256,7 @@ class _Run:
     """The attempt's commands, one after the other, under one deadline."""
 
     def __init__(
-        self, spec: ShimSpec, log: LogSegments, wake: socket.socket, *, warm: bool, title: ProcessTitle
+        self, spec: ShimSpec, log: LogSegments, wake: int, *, warm: bool, title: ProcessTitle
     ) -> None:
         self._spec = spec
         self._log = log
@@ -308,7 +310,7 @@ class _Run:
 
     def _until_engine_ends(self, engine: int, output: int) -> None:
         poll = select.poll()
-        for fd in (engine, output, self._wake.fileno()):
+        for fd in (engine, output, self._wake):
             poll.register(fd, select.POLLIN)
         while True:
             ready = {fd for fd, _ in poll.poll(self._timeout_ms())}
@@ -345,7 +347,7 @@ class _Run:
             deadline = time.monotonic() + min(max(grace, 0.0), LEFTOVER_GRACE_S)
             signal_descendants(signal.SIGTERM)
             poll = select.poll()
-            poll.register(self._wake.fileno(), select.POLLIN)
+            poll.register(self._wake, select.POLLIN)
             poll.register(output, select.POLLIN)
             while reap() and (left := deadline - time.monotonic()) > 0 and not self._force:
                 ready = {fd for fd, _ in poll.poll(left * 1000)}
@@ -362,7 +364,7 @@ class _Run:
 
     def _read_signals(self) -> None:
         try:
-            received = self._wake.recv(256)
+            received = os.read(self._wake, 256)
         except BlockingIOError:
             return
         if STOP in received or FORCE in received:

@@ -30,7 +30,7 @@ OPTIONS: Final[Mapping[str, str]] = {
 _TARGET: Final = re.compile(r"\w[\w./~=+@:-]*", re.ASCII)
 _KEY: Final = re.compile(r"\w[\w.\- ]*")
 _SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_MAX_ERRORS: Final = 20
+MAX_ERRORS: Final = 20
 _MAX_KEY: Final = 128
 _MAX_DEPTH: Final = 32
 _MAX_TARGET: Final = 1024
@@ -114,10 +114,9 @@ def _user() -> str:
         return "snakeline"  # Snakemake needs some name
 
 
-def title(job: Job, workflow: Workflow, engine: str) -> str:
-    return (
-        f"{engine} {workflow.name}" if job.attempt == 1 else f"{engine} {workflow.name} attempt {job.attempt}"
-    )
+def title(workflow: Workflow, engine: str) -> str:
+    """How the run is called in a list of processes."""
+    return f"{engine} {workflow.name}"
 
 
 def validate(spec: JobSpec) -> list[FieldError]:
@@ -125,7 +124,7 @@ def validate(spec: JobSpec) -> list[FieldError]:
     found: list[FieldError] = []
     for error in _errors(spec):
         found.append(error)
-        if len(found) == _MAX_ERRORS:
+        if len(found) == MAX_ERRORS:
             break
     return found
 

@@ -12,9 +12,10 @@ _MAX_LINES: Final = 10
 _MAX_LINE: Final = 500
 _TAIL_BYTES: Final = 64 * 2**10
 
-# CSI and OSC sequences (ECMA-48), then every other control character but tab and newline.
+# CSI and OSC sequences (ECMA-48); then every other control character but tab and newline, and halves of
+# surrogate pairs, which no store could keep.
 _ANSI: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]")
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _VERDICT: Final = "At least one job did not complete successfully"
 _HEADLINE: Final = re.compile(r"Rule (\w+) failed\b.*")
@@ -30,10 +31,11 @@ _NOISE: Final = re.compile(
     | Select\ jobs\ to\ execute.* | Execute\ \d+\ jobs.* | Building\ DAG\ of\ jobs.*
     | Using\ shell:.* | Provided\ cores:.* | Rules\ claiming\ more.* | Assuming\ unrestricted\ shared.*
     | SNAKEMAKE | =+ | \ {2}[A-Z][\w ()]*:\ .*    # the header block
-    | Job\ stats: | job\s+count | [\s-]+ | total\s+\d+
+    | Job\ stats: | job\s+count | [\s-]+ | \w+\ {2,}\d+
     | mock_snakemake:\ a\ stand-in.*
     | Config\ file\ .*\ is\ extended\ by.*
     | Removing\ output\ files\ of\ failed\ job.*
+    | Will\ exit\ after\ finishing.* | Terminating\ processes\ on\ user.*
     | Shutting\ down,.* | Exiting\ because\ a\ job.* | Complete\ log.*:.* | Elapsed\ time:.*
     | WorkflowError: | RuleException:
     | At\ least\ one\ job\ did\ not\ complete\ successfully.*

@@ -48,7 +48,7 @@ class MockEngine:
     def validate(self, spec: JobSpec) -> list[FieldError]:
         found = command.validate(spec)
         if _PARAMETER in spec.parameters:
-            for key, detail in mock_parameters.problems(spec.parameters[_PARAMETER]):
+            for key, detail in mock_parameters.problems(spec.parameters[_PARAMETER])[: command.MAX_ERRORS]:
                 found.append(
                     FieldError(f"/parameters/{_PARAMETER}" + (key and "/" + command.escape(key)), detail)
                 )
@@ -61,7 +61,7 @@ class MockEngine:
         return Command(
             argv=(*program, *command.arguments(job, workflow, files)),
             environment={**environment, **self._behaviour()},
-            title=command.title(job, workflow, self.name),
+            title=command.title(workflow, self.name),
             prepare=(prepare,) if command.is_locked(files) else (),
             files={files.config: command.config(job.spec)},
             warm_entry="mock_snakemake.cli:main",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _ENGINES = os.path.dirname(os.path.abspath(__file__))
 _RUN = os.path.join(_ENGINES, "snakemake_run.py")
-_ANSWER_WITHIN_S: Final = 60.0
+_ANSWER_WITHIN_S: Final = 30.0
 _ASK_AGAIN_AFTER_S: Final = 10.0
 _HEAD_BYTES: Final = 2048
 _WHAT_TO_DO: Final = "run `make snakemake-env`, or set SNAKELINE_SNAKEMAKE to its command"
@@ -66,21 +66,22 @@ class SnakemakeEngine:
 
     name = "snakemake"
 
-    def __init__(self, settings: RunnerSettings) -> None:
+    def __init__(self, settings: RunnerSettings, *, answer_within_s: float = _ANSWER_WITHIN_S) -> None:
         self._setting = settings.snakemake
+        self._answer_within_s = answer_within_s
         self._lock = threading.Lock()
         self._answer: _Answer | None = None
 
     def check(self) -> EngineInfo:
         """Ask Snakemake for its version; remembered until a file of it changes.
 
-        Takes up to a minute when it does not answer. A failure is looked into again after ten seconds.
+        Takes up to half a minute when it does not answer. A failure is looked into again after ten seconds.
         """
         found = self._find()
         with self._lock:
             answer = self._answer
             if answer is None or self._is_stale(answer, found):
-                answer = self._answer = _ask(found)
+                answer = self._answer = _ask(found, self._answer_within_s)
         if answer.info is None:
             raise EngineUnavailable(answer.trouble)
         return answer.info
@@ -125,7 +126,7 @@ class SnakemakeEngine:
         return Command(
             argv=(*program, *command.arguments(job, workflow, files, events=ours)),
             environment=command.environment(job, files, bin_dir=os.path.dirname(found.program)),
-            title=command.title(job, workflow, self.name),
+            title=command.title(workflow, self.name),
             prepare=(prepare,) if command.is_locked(files) else (),
             files={files.config: command.config(job.spec)},
             warm_entry="runner.engines.snakemake_run:main" if ours else None,
@@ -180,7 +181,7 @@ def _stamp(path: str | None) -> tuple[int, int, int] | None:
     return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-def _ask(found: _Installation) -> _Answer:
+def _ask(found: _Installation, within_s: float) -> _Answer:
     argv = [found.program, "--version"] if found.python is None else [found.python, "-I", "-c", _ASK]
     trouble, version, origin = "", None, None
     try:
@@ -188,7 +189,7 @@ def _ask(found: _Installation) -> _Answer:
             argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_ANSWER_WITHIN_S,
+            timeout=within_s,
             check=False,
             env={"PATH": os.pathsep.join(os.get_exec_path()), "LC_ALL": "C.UTF-8"},
             cwd="/",
@@ -202,7 +203,7 @@ def _ask(found: _Installation) -> _Answer:
             said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
             trouble = f"has no Snakemake to run ({said or f'exit code {done.returncode}'})"
     except subprocess.TimeoutExpired:
-        trouble = f"did not answer within {_ANSWER_WITHIN_S:.0f} s"
+        trouble = f"did not answer within {within_s:g} s"
     except (OSError, ValueError) as error:
         trouble = f"cannot be asked for its version ({error})"
     info = None if version is None else EngineInfo("snakemake", version, is_mock=False)

@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import os
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -87,7 +86,9 @@ def main(argv: list[str]) -> None:
     random.seed()
     tempfile.tempdir = None
     time.tzset()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        # -I makes the interpreter pass over PYTHONUNBUFFERED, and a warm one has started long before.
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = ["snakemake", *arguments]
     _hide_ourselves()
     cli: Any = importlib.import_module("snakemake.cli")

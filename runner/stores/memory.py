@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
 from bisect import bisect_right
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from runner.errors import IdempotencyMismatch, JobNotFound, QueueFull, StoreUnavailable
 from runner.jobs import Change, Job, JobEvent, JobStatus
 from runner.ports import JobPage, Submitted
-from runner.stores.names import TOTAL_STOPS_AT, matches
+from runner.stores.names import NAMED_STOPS_AT, TOTAL_STOPS_AT, matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from runner.ports import IdempotencyKey, JobQuery, Update
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class MemoryStore:
@@ -134,7 +137,10 @@ class MemoryStore:
                 return future
             future.set_result(answer)
             if events and self._on_commit is not None:
-                self._on_commit(events)
+                try:
+                    self._on_commit(events)
+                except Exception:  # noqa: BLE001 - the write stands, whoever hears of it
+                    _log.exception("publishing stored events failed")
         return future
 
     # ------------------------------------------------------------ reads
@@ -152,6 +158,7 @@ class MemoryStore:
             self._require_open()
             simple = not (query.labels or query.q or query.created_after or query.created_before)
             total = self._counted(query) if simple else 0
+            stops_at = NAMED_STOPS_AT if query.q else TOTAL_STOPS_AT
             items: list[Job] = []
             for job in self._in_order(query):
                 if not _matches(job, query):
@@ -160,12 +167,12 @@ class MemoryStore:
                     total += 1
                 if _is_behind(job, query) and len(items) <= query.limit:
                     items.append(job)
-                if len(items) > query.limit and (simple or total > TOTAL_STOPS_AT):
+                if len(items) > query.limit and (simple or total > stops_at):
                     break
-        exact = simple or total <= TOTAL_STOPS_AT
+        exact = simple or total <= stops_at
         return JobPage(
             items=tuple(items[: query.limit]),
-            total=total if exact else TOTAL_STOPS_AT,
+            total=total if exact else stops_at,
             total_is_exact=exact,
             has_more=len(items) > query.limit,
         )
@@ -198,7 +205,9 @@ class MemoryStore:
             self._require_open()
             return {status: len(jobs) for status, jobs in self._by_status.items()}
 
-    def events(self, *, job_id: str | None = None, after_seq: int = 0, limit: int = 500) -> Sequence[JobEvent]:
+    def events(
+        self, *, job_id: str | None = None, after_seq: int = 0, limit: int = 500
+    ) -> Sequence[JobEvent]:
         with self._lock:
             self._require_open()
             start = bisect_right(self._events, after_seq, key=lambda event: event.seq)

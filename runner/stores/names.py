@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+# Where counting stops, so that no page waits for its total: for labels or times alone, for a name
+# alone, and for several filters together, where every candidate has to be looked at.
 TOTAL_STOPS_AT: Final = 10_000
+NAMED_STOPS_AT: Final = 5_000
+COMBINED_STOPS_AT: Final = 2_500
 ID_PREFIX_MIN_CHARS: Final = 8
 SUBSTRING_MIN_CHARS: Final = 3
 

@@ -181,7 +181,7 @@ def test_running_jobs_never_take_more_cores_than_there_are(
 def test_a_large_job_is_overtaken_for_a_while_and_then_kept_free_for(
     open_runner: Callable[..., RunningRunner], hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.supervisor.RESERVE_AFTER_S", 0.0)
+    monkeypatch.setattr("runner.core_queue.RESERVE_AFTER_S", 0.0)
     runner = open_runner(max_cores=2)
     holding = runner.submit(hold=hold.path)
     runner.wait_for(holding, JobStatus.RUNNING)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Self
 
 from runner.attempt_files import AttemptFiles, ShimSpec
 from runner.engines.mock import MockEngine
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "workflows"
-Way = Literal["cold", "warm"]
 
 
 def snakemake_command() -> str | None:
@@ -73,6 +72,7 @@ class Run:
     engine: Engine
     _process: subprocess.Popen[bytes] | None = None
     _driver: WarmDriver | None = None
+    ended: bool = False
 
     def wait(self, timeout_s: float = 30) -> Finished:
         if self._process is not None:
@@ -80,6 +80,7 @@ class Run:
         else:
             assert self._driver is not None
             code = self._driver.answer()["exit_code"]
+        self.ended = True
         reader = self.engine.reader(self.files)
         reader.advance()
         log = self.log_path.read_bytes()
@@ -111,7 +112,7 @@ class WarmDriver:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={"OPENBLAS_NUM_THREADS": "1"},
+            env={"OPENBLAS_NUM_THREADS": "1", "TMPDIR": "/dev/shm"},
         )
         self.threads: int = self.answer()["threads"]
 
@@ -158,6 +159,16 @@ class Bench:
     data_dir: Path
     driver: WarmDriver | None = None  # None: commands are executed
     attempts: int = field(default=0)
+    runs: list[Run] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for run in self.runs:
+            if not run.ended:
+                run.signal_group(signal.SIGKILL)
+                run.wait()
 
     def files(self, attempt: int = 1) -> AttemptFiles:
         return AttemptFiles.of(self.data_dir, "job", attempt)
@@ -204,7 +215,7 @@ class Bench:
                     stderr=output,
                     start_new_session=True,
                 )
-            return Run(process.pid, files, log_path, self.engine, _process=process)
+            return self._started(Run(process.pid, files, log_path, self.engine, _process=process))
         spec = ShimSpec(
             job_id="job",
             attempt=self.attempts,
@@ -219,7 +230,12 @@ class Bench:
             log_segment_bytes=2**20,
             title=command.title,
         )
-        return Run(self.driver.start(spec, log_path), files, log_path, self.engine, _driver=self.driver)
+        pid = self.driver.start(spec, log_path)
+        return self._started(Run(pid, files, log_path, self.engine, _driver=self.driver))
+
+    def _started(self, run: Run) -> Run:
+        self.runs.append(run)
+        return run
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Forks engine runs from a warm interpreter, as the launcher does: a JSON request a line, answers likewise."""
+"""Forks engine runs from a warm interpreter, as the launcher does: JSON requests and answers, one a line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 import types
 from typing import Any
 
@@ -19,6 +20,7 @@ def main() -> None:
     if setup["preload"] is not None:
         module, _, function = setup["preload"].partition(":")
         getattr(importlib.import_module(module), function)()
+    tempfile.gettempdir()  # what anything imported may do: the answer must not stay for the runs
     attempt_files: Any = importlib.import_module("runner.attempt_files")
     engine_process: Any = importlib.import_module("runner.backends.engine_process")
     processes: Any = importlib.import_module("runner.isolation.processes")

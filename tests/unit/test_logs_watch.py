@@ -339,7 +339,7 @@ def test_a_refused_watch_leaves_no_instance_behind(
     tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(asyncinotify.Inotify):
-        def add_watch(self, path: Any, mask: Any) -> Any:
+        def add_watch(self, *_: Any) -> Any:
             raise OSError(errno.ENOSPC, "max_user_watches")
 
     monkeypatch.setattr(log_watch, "Inotify", Full)

@@ -55,12 +55,12 @@ class Batch:
         values = job_values(job, key, self._ceiling_with(micros(job.created_at)))
         execute(statements.add_job, values)
         seq = self._cursor.lastrowid
-        assert seq is not None  # noqa: S101 - an insert has just succeeded
+        assert seq is not None  # an insert has just succeeded
         execute(statements.add_spec, {"seq": seq, "spec": spec_text(spec)})
         for label, value in spec.labels.items():
             execute(statements.add_label, {"key": label, "value": value, "seq": seq})
         if values["name_folded"] is not None:
-            execute("INSERT INTO job_names (rowid, name) VALUES (?, ?)", (seq, values["name_folded"]))
+            execute(statements.add_name, {"seq": seq, "name": values["name_folded"]})
         self._count(spec.workflow, job.status, 1)
         self._event(seq, job, Change.SUBMITTED, job.created_at, {})
         return replace(job, seq=seq)
@@ -99,12 +99,7 @@ class Batch:
         for label, value in stored.spec.labels.items():
             execute(statements.delete_label, {"key": label, "value": value, "seq": seq})
         if stored.spec.name is not None:
-            # A contentless index has to be told what it held.
-            execute(
-                "INSERT INTO job_names (job_names, rowid, name) "
-                "SELECT 'delete', seq, name_folded FROM jobs WHERE seq = ?",
-                (seq,),
-            )
+            execute(statements.delete_name, {"seq": seq})
         execute(statements.delete_job, {"seq": seq})
         self._count(stored.spec.workflow, stored.status, -1)
         return True
@@ -158,5 +153,5 @@ class Batch:
             },
         )
         number = self._cursor.lastrowid
-        assert number is not None  # noqa: S101 - an insert has just succeeded
+        assert number is not None  # an insert has just succeeded
         self.events.append(JobEvent(number, job.id, kind, status, attempt, at, data))

@@ -62,8 +62,8 @@ def _upgrade(connection: sa.Connection, found: str | None, path: str) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found is not None and found not in known:
         raise StoreUnavailable(
-            f"The store {path} was written by a newer Snakeline (revision {found}; this one knows {REVISION}): "
-            "start that version, or use another database."
+            f"The store {path} was written by a newer Snakeline (revision {found}, "
+            f"this one knows {REVISION}): start that version, or use another database."
         )
     if found is None:
         driver: Any = connection.connection.driver_connection

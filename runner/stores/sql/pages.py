@@ -15,7 +15,14 @@ import sqlalchemy as sa
 
 from runner.jobs import JobStatus
 from runner.ports import JobPage
-from runner.stores.names import SUBSTRING_MIN_CHARS, TOTAL_STOPS_AT, folded, id_prefix
+from runner.stores.names import (
+    COMBINED_STOPS_AT,
+    NAMED_STOPS_AT,
+    SUBSTRING_MIN_CHARS,
+    TOTAL_STOPS_AT,
+    folded,
+    id_prefix,
+)
 from runner.stores.sql.rows import job_of, micros
 from runner.stores.sql.schema import CREATED_LAG, JOB_LABELS, JOBS
 from runner.stores.sql.statements import hinted, sql_of
@@ -69,7 +76,7 @@ def _name_start(length: int) -> Any:
 
 
 def _sources(shape: Shape, name_length: int) -> list[tuple[Any, Any]]:
-    """What is walked: selects of seqs in order, and the seq column of each. A union when there are several."""
+    """What is walked: selects of seqs, and the seq column of each. A union when there are several."""
     seq = JOBS.c.seq
     match shape.walk:
         case "jobs":
@@ -115,13 +122,10 @@ def _sources(shape: Shape, name_length: int) -> list[tuple[Any, Any]]:
 def _conditions(shape: Shape, name_length: int) -> list[Any]:
     """What the walk leaves open of a job's own row."""
     conditions: list[Any] = []
-    if shape.statuses and shape.walk not in ("status", "workflow"):
+    if 0 < shape.statuses < len(_EVERY_STATUS) and shape.walk not in ("status", "workflow"):
         conditions.append(JOBS.c.status.in_([_P(f"status_{i}") for i in range(shape.statuses)]))
     if shape.workflow and shape.walk != "workflow":
         conditions.append(JOBS.c.workflow == _P("workflow"))
-    if shape.created:
-        conditions.append(JOBS.c.created_at > _P("created_after"))
-        conditions.append(JOBS.c.created_at < _P("created_before"))
     if shape.name and shape.walk != "name":
         named = (
             sa.func.instr(JOBS.c.name_folded, _P("name")) > sa.literal_column("0")
@@ -133,13 +137,22 @@ def _conditions(shape: Shape, name_length: int) -> list[Any]:
 
 
 def _open_conditions(shape: Shape, seq: Any, name_length: int, *, on_jobs: bool) -> list[Any]:
-    conditions = _conditions(shape, name_length)
-    if conditions and not on_jobs:
-        conditions = [sa.exists().where(JOBS.c.seq == seq, *conditions)]
+    def of_the_row(*conditions: Any) -> Any:
+        return sa.and_(*conditions) if on_jobs else sa.exists().where(JOBS.c.seq == seq, *conditions)
+
+    own = _conditions(shape, name_length)
+    conditions = [of_the_row(*own)] if own else []
+    if shape.created:
+        created = JOBS.c.created_at
+        within = of_the_row(created > _P("created_after"), created < _P("created_before"))
+        # Away from the ends of the range there is no need to look at the row.
+        conditions.insert(0, sa.or_(sa.and_(seq > _P("sure_low"), seq < _P("sure_high")), within))
     for i in range(1 if shape.walk == "label" else 0, shape.labels):
         other = JOB_LABELS.alias(f"label_{i}")
         conditions.append(
-            sa.exists().where(other.c.key == _P(f"key_{i}"), other.c.value == _P(f"value_{i}"), other.c.seq == seq)
+            sa.exists().where(
+                other.c.key == _P(f"key_{i}"), other.c.value == _P(f"value_{i}"), other.c.seq == seq
+            )
         )
     return conditions
 
@@ -236,7 +249,7 @@ class Pages:
         if query.after_seq is not None:
             behind = "seq_high" if query.order == "desc" else "seq_low"
             closer = min if query.order == "desc" else max
-            values[behind] = closer(values[behind], query.after_seq)
+            values[behind] = closer(values[behind], max(_LOWEST, min(query.after_seq, _HIGHEST)))
         seqs = [row[0] for row in self._run(connection, page_select, plan, values)]
         has_more = len(seqs) > query.limit
         items = self.jobs(connection, seqs[: query.limit])
@@ -267,14 +280,19 @@ class Pages:
         """Turn the range of times into one of seqs; False when it is empty."""
         values = plan.values
         row = connection.execute(self._statements.fact, {"name": CREATED_LAG}).fetchone()
-        values["ceiling_high"] = min(values["created_before"] + (row[0] if row else 0), _HIGHEST)
-        first = connection.execute(self._statements.first_above, {"at": values["created_after"]}).fetchone()
-        if first is None:
-            return False
-        values["seq_low"] = first[0] - 1
-        beyond = connection.execute(self._statements.first_above, {"at": values["ceiling_high"] - 1}).fetchone()
-        if beyond is not None:
-            values["seq_high"] = beyond[0]
+        lag = row[0] if row else 0
+        values["ceiling_high"] = min(values["created_before"] + lag, _HIGHEST)
+
+        def first_above(at: int) -> int:
+            found = connection.execute(self._statements.first_above, {"at": at}).fetchone()
+            return _HIGHEST if found is None else int(found[0])
+
+        values["seq_low"] = first_above(values["created_after"]) - 1
+        last = connection.execute(self._statements.last_seq).fetchone()
+        values["seq_high"] = min(first_above(values["ceiling_high"] - 1), (last[0] if last else 0) + 1)
+        # Where even the most belated job lies within the range.
+        values["sure_low"] = first_above(min(values["created_after"] + lag, _HIGHEST)) - 1
+        values["sure_high"] = first_above(max(values["created_before"] - 1, _LOWEST))
         return bool(values["seq_high"] - values["seq_low"] > 1)
 
     def _decide(self, connection: sqlite3.Connection, plan: _Plan, counted: int) -> tuple[_Plan, int, bool]:
@@ -289,31 +307,39 @@ class Pages:
             choices.append((counted, plan.with_walk(by_counts)))
         elif others == 1:
             return self._decide_alone(connection, plan)
-        bare = replace(plan, shape=replace(shape, statuses=0, workflow=False, labels=0, created=False))
+        # What each walk would have to look at, were it alone.
+        bare = replace(shape, statuses=0, workflow=False, labels=0, name=None, id_prefix=False, created=False)
         for label in plan.labels:
-            candidates = self._matched(connection, replace(bare, labels=[label]).with_walk("label", label))
-            choices.append((candidates, plan.with_walk("label", label)))
+            alone = replace(plan, shape=bare, labels=[label]).with_walk("label", label)
+            choices.append(
+                (self._matched(connection, alone, COMBINED_STOPS_AT), plan.with_walk("label", label))
+            )
         if shape.name is not None:
-            choices.append((self._matched(connection, bare.with_walk("name")), plan.with_walk("name")))
+            named = replace(bare, name=shape.name, id_prefix=shape.id_prefix)
+            alone = replace(plan, shape=named, labels=[]).with_walk("name")
+            choices.append((self._matched(connection, alone, COMBINED_STOPS_AT), plan.with_walk("name")))
         if shape.created:
             choices.append((plan.values["seq_high"] - plan.values["seq_low"], plan.with_walk("jobs")))
         fewest, chosen = min(choices, key=lambda choice: choice[0])
-        values = dict(chosen.values, n=TOTAL_STOPS_AT)
+        values = dict(chosen.values, n=COMBINED_STOPS_AT)
         total = self._run(connection, examined_select, chosen, values).fetchone()[0]
-        return chosen, total, fewest <= TOTAL_STOPS_AT
+        return chosen, total, fewest <= COMBINED_STOPS_AT
 
     def _decide_alone(self, connection: sqlite3.Connection, plan: _Plan) -> tuple[_Plan, int, bool]:
         shape = plan.shape
         if shape.created:
-            total = self._matched(connection, plan.with_walk("created"))
-            chosen = plan.with_walk("jobs")
+            counted, chosen = plan.with_walk("created"), plan.with_walk("jobs")
         else:
-            chosen = plan.with_walk("label", plan.labels[0]) if shape.labels else plan.with_walk("name")
-            total = self._matched(connection, chosen)
-        return chosen, min(total, TOTAL_STOPS_AT), total <= TOTAL_STOPS_AT
+            counted = chosen = (
+                plan.with_walk("label", plan.labels[0]) if shape.labels else plan.with_walk("name")
+            )
+        limit = NAMED_STOPS_AT if shape.name is not None else TOTAL_STOPS_AT
+        total = self._matched(connection, counted, limit)
+        return chosen, min(total, limit), total <= limit
 
-    def _matched(self, connection: sqlite3.Connection, plan: _Plan) -> int:
-        values = dict(plan.values, n=TOTAL_STOPS_AT + 1)
+    def _matched(self, connection: sqlite3.Connection, plan: _Plan, limit: int) -> int:
+        """How many match; one more than `limit` when it is more."""
+        values = dict(plan.values, n=limit + 1)
         return int(self._run(connection, matched_select, plan, values).fetchone()[0])
 
 

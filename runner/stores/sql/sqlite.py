@@ -1,4 +1,4 @@
-"""SQLite: how it is opened, and what its errors mean. All that another database does differently is here."""
+"""SQLite: how it is opened, how its SQL is spelt, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ _PRAGMAS: Final = (
     "PRAGMA temp_store = MEMORY",
     "PRAGMA journal_size_limit = 67108864",
 )
-_READER_PRAGMAS: Final = ("PRAGMA query_only = ON", "PRAGMA cache_size = -8192", "PRAGMA temp_store = MEMORY")
+_READER_PRAGMAS: Final = (
+    "PRAGMA query_only = ON",
+    "PRAGMA cache_size = -16384",
+    "PRAGMA temp_store = MEMORY",
+)
 
 
 class _Compiler(SQLiteCompiler):
@@ -85,7 +89,7 @@ class SqliteFile:
         )
 
     def connect(self) -> sqlite3.Connection:
-        """A connection that may write, with no transaction of its own accord; any thread may use and close it."""
+        """A connection that may write and begins no transaction of its own accord, for any thread."""
         return self._prepared(_PRAGMAS)
 
     def _connect_reader(self) -> sqlite3.Connection:
@@ -147,7 +151,10 @@ def _is_full(path: str) -> bool:
 def is_of_the_database(error: Exception) -> bool:
     """Whether the trouble lies with the database or its disk, and not with what it was asked to do."""
     # NOTADB and CORRUPT come as plain DatabaseError.
-    return isinstance(error, sqlite3.OperationalError | sqlite3.InternalError) or type(error) is sqlite3.DatabaseError
+    return (
+        isinstance(error, sqlite3.OperationalError | sqlite3.InternalError)
+        or type(error) is sqlite3.DatabaseError
+    )
 
 
 def claim(connection: sqlite3.Connection) -> None:

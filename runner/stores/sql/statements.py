@@ -74,9 +74,17 @@ class Statements:
         self.add_job = made(sa.insert(JOBS), column_keys=[c.name for c in JOBS.c if c.name != "seq"])
         self.add_spec = made(sa.insert(JOB_SPECS))
         self.add_label = made(sa.insert(JOB_LABELS))
-        self.add_event = made(sa.insert(JOB_EVENTS), column_keys=[c.name for c in JOB_EVENTS.c if c.name != "seq"])
+        self.add_event = made(
+            sa.insert(JOB_EVENTS), column_keys=[c.name for c in JOB_EVENTS.c if c.name != "seq"]
+        )
         self.set_moved = made(_compare_and_set(with_status=True))
         self.set_unmoved = made(_compare_and_set(with_status=False))
+        self.add_name = "INSERT INTO job_names (rowid, name) VALUES (:seq, :name)"
+        # An index without the names themselves has to be told what it held.
+        self.delete_name = (
+            "INSERT INTO job_names (job_names, rowid, name) "
+            "SELECT 'delete', seq, name_folded FROM jobs WHERE seq = :seq"
+        )
         self.add_count = (
             "INSERT INTO job_counts (workflow, status, jobs) VALUES (:workflow, :status, :jobs) "
             "ON CONFLICT (workflow, status) DO UPDATE SET jobs = job_counts.jobs + excluded.jobs"
@@ -102,7 +110,9 @@ class Statements:
         )
         self.counts = made(sa.select(JOB_COUNTS.c.workflow, JOB_COUNTS.c.status, JOB_COUNTS.c.jobs))
         self.pending_count = made(
-            sa.select(sa.func.coalesce(sa.func.sum(JOB_COUNTS.c.jobs), sa.literal_column("0"))).where(_PENDING)
+            sa.select(sa.func.coalesce(sa.func.sum(JOB_COUNTS.c.jobs), sa.literal_column("0"))).where(
+                _PENDING
+            )
         )
         self.last_ceiling = made(
             sa.select(JOBS.c.created_ceiling)
@@ -110,6 +120,7 @@ class Statements:
             .order_by(JOBS.c.created_ceiling.desc())
             .limit(sa.literal_column("1"))
         )
+        self.last_seq = made(sa.select(JOBS.c.seq).order_by(JOBS.c.seq.desc()).limit(sa.literal_column("1")))
         self.first_above = made(
             hinted("jobs_created")
             .where(JOBS.c.created_ceiling > _P("at"))
@@ -159,7 +170,7 @@ class Statements:
         }
 
     def by_seqs(self, seqs: list[int]) -> tuple[str, dict[str, int]]:
-        """The jobs with these seqs (at most 512), in any order; the last fills the statement's spare places."""
+        """The jobs with these seqs, at most 512, in any order; the last one fills the spare places."""
         size = next(size for size in _SIZES if size >= len(seqs))
         filled = seqs + [seqs[-1]] * (size - len(seqs))
         return self._in_seqs[size], {f"s{i}": seq for i, seq in enumerate(filled)}

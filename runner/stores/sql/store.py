@@ -104,7 +104,7 @@ class SqlStore:
             return self._pages.jobs(connection, [seq for _, seq in first[:limit]])
 
     def _pending_sizes(self, connection: sqlite3.Connection, max_cores: int) -> Iterator[int]:
-        """The numbers of cores that pending jobs ask for, so that jobs too big for now are never walked past."""
+        """The sizes, in cores, of pending jobs that fit: those too big for now are never walked past."""
         cores = 0
         while True:
             row = connection.execute(self._statements.next_cores, {"cores": cores}).fetchone()
@@ -125,7 +125,9 @@ class SqlStore:
                 counts[JobStatus(status)] += jobs
         return counts
 
-    def events(self, *, job_id: str | None = None, after_seq: int = 0, limit: int = 500) -> Sequence[JobEvent]:
+    def events(
+        self, *, job_id: str | None = None, after_seq: int = 0, limit: int = 500
+    ) -> Sequence[JobEvent]:
         statement = self._statements.events if job_id is None else self._statements.events_of_job
         values = {"job_id": job_id, "after_seq": after_seq, "n": limit}
         try:
@@ -185,7 +187,7 @@ def _path_of(url: str) -> str:
         )
     if parsed.database in (None, "", ":memory:"):
         raise StoreUnavailable("A store needs a file: write sqlite:////absolute/path, or memory://.")
-    assert parsed.database is not None  # noqa: S101 - seen above
+    assert parsed.database is not None  # seen above
     return parsed.database
 
 
@@ -197,5 +199,7 @@ def _why_not(error: Exception, path: str) -> StoreUnavailable:
     if code & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return StoreUnavailable(f"The store {path} cannot be opened: make the file and {directory} writable.")
     if code & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return StoreUnavailable(f"The store {path} is not a database, or is damaged: restore it from a backup.")
+        return StoreUnavailable(
+            f"The store {path} is not a database, or is damaged: restore it from a backup."
+        )
     return StoreUnavailable(str(sqlite.meaning(error, path)))

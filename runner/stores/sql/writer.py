@@ -64,7 +64,7 @@ class Writer:
         return future
 
     def close(self) -> None:
-        """Finish everything submitted before, then end the thread. Safe to repeat, from any thread but its own."""
+        """Finish everything submitted before, then end the thread. Safe to repeat."""
         with self._gate:
             if not self._closed:
                 self._closed = True
@@ -110,18 +110,18 @@ class Writer:
         if events and self._on_commit is not None:
             try:
                 self._on_commit(events)
-            except Exception:
+            except Exception:  # noqa: BLE001 - what is committed stays so, whoever hears of it
                 _log.exception("publishing committed events failed")
 
     def _after_failure(self, operations: list[_Operation], error: Exception) -> None:
         failure = meaning(error, self._file.path) if is_of_the_database(error) else error
-        if isinstance(failure, StoreUnavailable):
-            self._disconnect()
-        elif len(operations) > 1:
+        if len(operations) > 1 and not isinstance(failure, StoreUnavailable):
             # On a full disk too: what needs no new room may still be written.
             for operation in operations:
                 self._write([operation])
             return
+        if not isinstance(failure, StorageFull):
+            self._disconnect()  # whatever is wrong with it, the next group begins with a new one
         for _, future in operations:
             future.set_exception(failure)
 

@@ -1,4 +1,4 @@
-"""Alembic's entry: the connection comes from `migrate.py`, already in a transaction. No ini file, no logging."""
+"""Alembic's entry. The connection comes from `migrate.py`, in a transaction; no ini file, no logging."""
 
 from alembic import context
 

@@ -1,0 +1,268 @@
+"""Random operations and queries: the durable store against the one in memory and its own rows."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import tempfile
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from runner.errors import RunnerError
+from runner.jobs import (
+    Change,
+    Job,
+    JobSpec,
+    JobStatus,
+    Outcome,
+    Progress,
+    Reason,
+    Usage,
+    cancel_asked,
+    claimed,
+    ended,
+    progressed,
+    retried,
+)
+from runner.ports import IdempotencyKey, JobQuery, Update
+from runner.stores.memory import MemoryStore
+from runner.stores.sql import SqlStore, pages, sqlite
+from runner.stores.sql.statements import sql_of
+from tests.support.stores import NOON, a_job, store_url
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from runner.jobs import JobEvent
+
+# Few different values, so that queries meet jobs.
+_TIMES = st.integers(-3, 3).map(lambda hours: NOON + timedelta(hours=hours))
+_WORKFLOWS = st.sampled_from(["demo", "count"])
+_LABELS = st.dictionaries(st.sampled_from(["a", "b", "é"]), st.sampled_from(["1", "2", ""]), max_size=3)
+_NAMES = st.none() | st.text(st.sampled_from("abAB1-%_\"'*ß𝒳 "), min_size=1, max_size=6)
+_SPECS = st.builds(
+    JobSpec,
+    workflow=_WORKFLOWS,
+    name=_NAMES,
+    labels=_LABELS,
+    cores=st.integers(1, 3),
+    priority=st.integers(-1, 1),
+    max_retries=st.integers(0, 2),
+    timeout_s=st.none() | st.floats(0.001, 1e9),
+    parameters=st.dictionaries(
+        st.text(max_size=3),
+        st.none() | st.floats(allow_nan=False) | st.integers() | st.text(max_size=3),
+        max_size=2,
+    ),
+)
+_QUERIES = st.builds(
+    JobQuery,
+    statuses=st.lists(st.sampled_from(JobStatus), max_size=5).map(tuple),
+    workflow=st.none() | _WORKFLOWS,
+    labels=_LABELS.map(lambda labels: tuple(labels.items())),
+    q=st.none()
+    | st.text(st.sampled_from("abAB1-%_\"'*ß𝒳 "), max_size=4)
+    | st.sampled_from(["019aaaa0", "019aaaa0-0"]),
+    created_after=st.none() | _TIMES,
+    created_before=st.none() | _TIMES,
+    order=st.sampled_from(["asc", "desc"]),
+    limit=st.integers(1, 4),
+    after_seq=st.none() | st.integers(0, 12),
+)
+_KEYS = st.none() | st.builds(IdempotencyKey, st.sampled_from(["k1", "k2"]), st.sampled_from(["f", "g"]))
+_OUTCOMES = st.builds(
+    Outcome,
+    reason=st.sampled_from(Reason),
+    ended_at=_TIMES,
+    exit_code=st.none() | st.integers(0, 255),
+    error_message=st.none()
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4),
+    usage=st.none()
+    | st.builds(Usage, st.floats(0, 1e6), st.integers(0, 2**60), st.integers(0), st.integers(0)),
+)
+
+
+def _answer(future: Future[Any]) -> Any:
+    """What a future holds, or the kind of its refusal."""
+    error = future.exception(10)
+    if isinstance(error, RunnerError):
+        return type(error)
+    return future.result()
+
+
+class Stores(RuleBasedStateMachine):
+    """One SQL store and one in memory, told the same and asked the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # In memory where that is possible: what is tested here is not the disk.
+        shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._directory = tempfile.TemporaryDirectory(dir=shm)
+        self._published: list[JobEvent] = []
+        self._sql = self._open()
+        self._memory = MemoryStore()
+        self._numbers = count()
+        self._jobs: list[Job] = []  # every version ever seen, the old ones too
+
+    def _open(self) -> SqlStore:
+        return SqlStore.open(store_url(Path(self._directory.name)), on_commit=self._published.extend)
+
+    def teardown(self) -> None:
+        self._sql.close()
+        self._directory.cleanup()
+
+    def _both(self, call: str, *arguments: Any, **keywords: Any) -> Any:
+        answers = [getattr(store, call)(*arguments, **keywords) for store in (self._sql, self._memory)]
+        sql, memory = [_answer(a) if hasattr(a, "result") else a for a in answers]
+        assert sql == memory
+        return sql
+
+    @rule(spec=_SPECS, at=_TIMES, key=_KEYS, max_pending=st.none() | st.integers(0, 4))
+    def add(self, spec: JobSpec, at: Any, key: IdempotencyKey | None, max_pending: int | None) -> None:
+        number = next(self._numbers)
+        job = replace(
+            a_job(at=at, job_id=f"019aaaa{number % 3}-{number:04d}"), spec=spec, retries_left=spec.max_retries
+        )
+        answer = self._both("add", job, key=key, max_pending=max_pending)
+        if not isinstance(answer, type):
+            self._jobs.append(answer.job)
+
+    @precondition(lambda self: self._jobs)
+    @rule(data=st.data(), at=_TIMES, outcome=_OUTCOMES, size=st.integers(1, 3))
+    def update(self, data: st.DataObject, at: Any, outcome: Outcome, size: int) -> None:
+        updates = []
+        for _ in range(size):
+            before = data.draw(st.sampled_from(self._jobs[-6:]))
+            after, kind = _step(before, at, outcome, retry=data.draw(st.booleans()))
+            updates.append(Update(before, after, kind, {"n": size}))
+        answer = self._both("update", updates)
+        self._jobs.extend(job for job in answer if job)
+
+    @precondition(lambda self: self._jobs)
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        self._both("delete", data.draw(st.sampled_from(self._jobs[-6:])))
+
+    @rule(queries=st.lists(_QUERIES, min_size=5, max_size=20))
+    def ask(self, queries: list[JobQuery]) -> None:
+        for query in queries:
+            self._both("list", query)
+
+    @rule(max_cores=st.integers(0, 4), limit=st.integers(0, 4))
+    def queue(self, max_cores: int, limit: int) -> None:
+        self._both("pending", max_cores=max_cores, limit=limit)
+        self._both("running")
+
+    @rule()
+    def open_again(self) -> None:
+        self._sql.close()
+        self._sql = self._open()
+
+    @invariant()
+    def counts_and_events_agree(self) -> None:
+        self._both("counts")
+        events = self._both("events", limit=1000)
+        last_seen = events[-1:]
+        assert last_seen == [] or last_seen[0] in self._published
+        seqs = [event.seq for event in self._published]
+        assert seqs == sorted(set(seqs))
+        with closing(sqlite3.connect(Path(self._directory.name) / "snakeline.db")) as connection:
+            recount = "SELECT workflow, status, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2"
+            kept = "SELECT * FROM job_counts WHERE jobs <> 0 ORDER BY 1, 2"
+            assert connection.execute(kept).fetchall() == connection.execute(recount).fetchall()
+            for orphans in (
+                "SELECT 1 FROM job_labels WHERE seq NOT IN (SELECT seq FROM jobs)",
+                "SELECT 1 FROM job_specs WHERE seq NOT IN (SELECT seq FROM jobs)",
+                "SELECT 1 FROM job_events WHERE job_seq NOT IN (SELECT seq FROM jobs)",
+            ):
+                assert connection.execute(orphans).fetchone() is None
+
+
+def _step(before: Job, at: Any, outcome: Outcome, *, retry: bool) -> tuple[Job, Change]:
+    match before.status:
+        case JobStatus.PENDING if retry:
+            return cancel_asked(before, at), Change.CANCEL_REQUESTED
+        case JobStatus.PENDING:
+            return claimed(before, at), Change.CLAIMED
+        case JobStatus.RUNNING if retry:
+            return progressed(before, at, Progress(3, 1), outcome.usage), Change.PROGRESSED
+        case JobStatus.RUNNING:
+            return ended(before, outcome), Change.ENDED
+        case JobStatus.FAILED | JobStatus.CANCELLED:
+            return retried(before, at), Change.RETRIED
+        case JobStatus.COMPLETED:
+            return replace(before, version=before.version + 1), Change.PROGRESSED
+
+
+TestStores = Stores.TestCase
+TestStores.settings = settings(
+    max_examples=20,
+    stateful_step_count=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would outlast the test's time
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+# ---------------------------------------------------------------- plans
+
+
+def _shapes() -> list[pages.Shape]:
+    shapes = []
+    for walk, statuses, workflow, labels, name, by_id, created, order in product(
+        ("jobs", "created", "status", "workflow", "label", "name"),
+        (0, 3),
+        (False, True),
+        (0, 2),
+        (None, "part", "start"),
+        (False, True),
+        (False, True),
+        ("asc", "desc"),
+    ):
+        impossible = (
+            (walk == "created" and not created)
+            or (walk == "status" and not statuses)
+            or (walk == "workflow" and not (workflow and statuses))
+            or (walk == "label" and not labels)
+            or (walk == "name" and name is None)
+            or (by_id and name is None)
+        )
+        if not impossible:
+            shapes.append(pages.Shape(walk, statuses, workflow, labels, name, by_id, created, order))  # type: ignore[arg-type]
+    return shapes
+
+
+@pytest.mark.parametrize("select", [pages.page_select, pages.matched_select, pages.examined_select])
+def test_no_page_and_no_count_ever_scans_a_table_or_sorts_one(tmp_path: Path, select: Any) -> None:
+    SqlStore.open(store_url(tmp_path)).close()
+    dialect = sqlite.dialect()
+    with closing(sqlite3.connect(tmp_path / "snakeline.db")) as connection:
+        for shape in _shapes():
+            if shape.walk == "created" and select is pages.page_select:
+                continue  # only ever counted
+            sql = sql_of(select(shape, 2), dialect)
+            values = dict.fromkeys(_parameters(sql), 1)
+            plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+            for step in plan:
+                assert not step.startswith("SCAN ") or _BOUNDED_SCAN.fullmatch(step), (shape, plan)
+                # A range of ids is the one thing that does not come in the order of seq.
+                several = shape.walk in ("status", "workflow") or shape.id_prefix
+                assert "TEMP B-TREE FOR ORDER BY" not in step or several, (shape, plan)
+
+
+# Results that are limited already, and the index of names, which is always asked with MATCH.
+_BOUNDED_SCAN = re.compile(r"SCAN (found|part_\d+|candidates|counted|job_names VIRTUAL TABLE INDEX \d+:M.*)")
+
+
+def _parameters(sql: str) -> set[str]:
+    return set(re.findall(r":(\w+)", sql))

@@ -1,0 +1,123 @@
+"""The OpenAPI document: what clients are generated from, and what the pages say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.client import ContractClient
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+OPERATIONS = {
+    ("post", "/jobs"): "submit_job",
+    ("get", "/jobs"): "list_jobs",
+    ("get", "/jobs/{job_id}"): "get_job",
+    ("delete", "/jobs/{job_id}"): "delete_job",
+    ("post", "/jobs/{job_id}/cancel"): "cancel_job",
+    ("post", "/jobs/{job_id}/retry"): "retry_job",
+    ("get", "/jobs/{job_id}/logs"): "get_job_log",
+    ("get", "/workflows"): "list_workflows",
+    ("get", "/workflows/{name}"): "get_workflow",
+    ("get", "/healthz"): "get_health",
+    ("get", "/readyz"): "get_readiness",
+}
+
+
+@pytest.fixture
+def document(client: ContractClient) -> dict[str, Any]:
+    return client.document
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"] == "3.1.0"
+    assert document["info"]["title"] == "Snakeline"
+
+
+def test_the_operation_ids_are_stable(document: dict[str, Any]) -> None:
+    assert {(m, p): o["operationId"] for m, p, o in operations(document)} == OPERATIONS
+
+
+def test_every_operation_has_a_summary_and_says_what_it_answers(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        assert operation["summary"], (method, path)
+        assert operation["tags"], (method, path)
+        assert all(response["description"] for response in operation["responses"].values()), (method, path)
+
+
+def test_every_error_answer_is_a_problem_document(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        errors = {status: r for status, r in operation["responses"].items() if status >= "400"}
+        assert "500" in errors, (method, path)
+        for response in errors.values():
+            schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+            assert response["content"] == {"application/problem+json": schema}, (method, path)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    names = set(re.findall(r"'#/components/schemas/(\w+)'", repr(document)))
+    assert names == set(document["components"]["schemas"])
+
+
+@pytest.mark.parametrize("name", ["SubmitJob", "Job", "Workflow", "Problem"])
+def test_the_models_people_write_and_read_have_examples_that_are_valid(
+    client: ContractClient, name: str
+) -> None:
+    schema = client.document["components"]["schemas"][name]
+    assert schema["examples"]
+    for example in schema["examples"]:
+        client.validate(example, schema)
+
+
+def test_the_examples_of_a_submission_are_accepted(client: ContractClient) -> None:
+    for example in client.document["components"]["schemas"]["SubmitJob"]["examples"]:
+        client.submit(**example)
+
+
+def test_the_documentation_has_every_route_with_its_answers(document: dict[str, Any]) -> None:
+    page = PAGE.read_text()
+    sections = dict(re.findall(r"^## `(\w+ /\S*)`\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    assert set(sections) == {f"{m.upper()} {p.replace('job_id', 'id')}" for m, p, _ in operations(document)}
+    for method, path, operation in operations(document):
+        section = sections[f"{method.upper()} {path.replace('job_id', 'id')}"]
+        assert "curl" in section
+        told = set(re.findall(r"^- \*\*(\d{3})\*\*", section, re.MULTILINE))
+        assert told | {"500"} == set(operation["responses"]), (method, path)
+        query = {p["name"] for p in operation.get("parameters", []) if p["in"] == "query"}
+        assert {name for name in query if f"`{name}`" not in section} == set(), (method, path)
+
+
+class TestDocsPage:
+    def test_it_runs_no_inline_script_and_asks_nobody_else(self, client: ContractClient) -> None:
+        answer = client.get("/docs")
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src 'self';" in policy
+        assert "http" not in answer.text + policy
+        assert not re.search(r"<script>|<style|\son\w+=", answer.text)
+
+    def test_everything_it_names_is_there(self, client: ContractClient) -> None:
+        page = client.get("/docs").text
+        names = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert len(names) == 4
+        for name in names:
+            answer = client.get(name)
+            assert answer.status_code == 200, name
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "/openapi.json" in client.get("/docs/start.js").text
+
+    @pytest.mark.parametrize("name", ["", "nope.js", "..%2Fapp.py", "LICENSE-swagger-ui.txt%00"])
+    def test_nothing_else_is_served(self, client: ContractClient, name: str) -> None:
+        assert client.get(f"/docs/{name}").status_code == 404

@@ -1,0 +1,98 @@
+"""Requests made up from the OpenAPI document, valid and not, against the real service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi import checks as openapi_checks
+
+from tests.contract.test_openapi import OPERATIONS
+from tests.support.server import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.server import LiveServer
+
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_headers_conformance,
+    openapi_checks.response_schema_conformance,
+    openapi_checks.negative_data_rejection,
+    openapi_checks.unsupported_method,
+    openapi_checks.allow_header_conformance,
+]
+# The same requests every time: derandomize takes the place of a seed.
+BOUNDED = settings(
+    max_examples=25,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A service of its own: what is made up here is nobody else's business."""
+    with running_server(
+        tmp_path_factory.mktemp("fuzzed"),
+        MAX_CORES="1000000",
+        MOCK_MAX_S="0",
+        STOP_GRACE_S="1",
+        DATABASE_URL="memory://",
+        LOG_LEVEL="warning",
+    ) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def api_schema(fuzzed: LiveServer) -> Any:
+    return schemathesis.openapi.from_url(f"{fuzzed.url}/openapi.json")
+
+
+@pytest.fixture(scope="module")
+def ended_job(fuzzed: LiveServer) -> str:
+    job_id: str = fuzzed.client.run()["id"]
+    return job_id
+
+
+def check(schema: Any, method: str, path: str, mode: GenerationMode, checks: list[Any], **fixed: str) -> None:
+    """Send requests to one operation; `fixed` are path parameters that are not made up."""
+
+    @BOUNDED
+    @given(schema[path][method].as_strategy(generation_mode=mode))
+    def every_answer(case: Any) -> None:
+        case.path_parameters.update(fixed)
+        if isinstance(wait := case.query.get("wait"), (int, float)):
+            case.query["wait"] = min(wait, 0.01)  # valid as it was, but not that long
+        case.call_and_validate(checks=checks, timeout=20)
+
+    every_answer()
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=OPERATIONS.values())
+def test_every_answer_to_a_valid_request_is_as_the_document_says(
+    api_schema: Any, method: str, path: str
+) -> None:
+    check(api_schema, method, path, GenerationMode.POSITIVE, CHECKS)
+
+
+# The other operations take nothing but an id, which can be unknown but not invalid.
+@pytest.mark.parametrize("operation", ["submit_job", "list_jobs", "get_job", "get_job_log"])
+def test_every_invalid_request_is_refused_as_the_document_says(api_schema: Any, operation: str) -> None:
+    method, path = next(key for key, name in OPERATIONS.items() if name == operation)
+    check(api_schema, method, path, GenerationMode.NEGATIVE, CHECKS)
+
+
+@pytest.mark.parametrize("path", ["/jobs/{job_id}", "/jobs/{job_id}/logs"])
+def test_every_answer_about_a_job_that_exists_is_as_the_document_says(
+    api_schema: Any, ended_job: str, path: str
+) -> None:
+    check(api_schema, "get", path, GenerationMode.POSITIVE, [*CHECKS], job_id=ended_job)

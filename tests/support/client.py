@@ -1,0 +1,97 @@
+"""An HTTP client that holds every answer it sees against the service's own OpenAPI document."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx2
+from jsonschema import Draft202012Validator
+
+from tests.support.wait import wait_until
+
+_PROBLEM = "application/problem+json"
+
+
+class ContractClient(httpx2.Client):
+    """Fails the test on an answer that the document does not promise: status, content type or body."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__(
+            base_url=base_url,
+            timeout=30,
+            trust_env=False,
+            event_hooks={"response": [self._check]},
+        )
+        self._document: dict[str, Any] | None = None
+
+    def submit(self, **body: Any) -> dict[str, Any]:
+        answer = self.post("/jobs", json=body)
+        assert answer.status_code == 201, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer = self.get(f"/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def wait_for(self, job_id: str, *statuses: str, timeout_s: float = 20) -> dict[str, Any]:
+        """The job once it has one of these statuses; without any, once it has ended."""
+        wanted = statuses or ("completed", "failed", "cancelled")
+
+        def reached() -> dict[str, Any]:
+            job = self.job(job_id)
+            return job if job["status"] in wanted else {}
+
+        return wait_until(reached, timeout_s=timeout_s, what=f"job {job_id} to be {' or '.join(wanted)}")
+
+    def run(self, **body: Any) -> dict[str, Any]:
+        """Submit and wait for the end."""
+        return self.wait_for(self.submit(**body)["id"])
+
+    def _check(self, answer: httpx2.Response) -> None:
+        path = answer.request.url.path
+        if path == "/openapi.json" or path.startswith("/docs"):
+            return
+        assert re.fullmatch(r"[\w.-]{1,128}", answer.headers.get("x-request-id", ""))
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        content_type = answer.headers.get("content-type", "").partition(";")[0]
+        method = "get" if answer.request.method == "HEAD" else answer.request.method.lower()
+        operation = self._operation(method, path)
+        if operation is None:
+            assert answer.status_code in (404, 405, 413), f"{method} {path} answered {answer.status_code}"
+            promised = {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        else:
+            response = operation["responses"].get(str(answer.status_code))
+            assert response is not None, f"{method} {path} does not document {answer.status_code}"
+            promised = response.get("content", {})
+        if not promised:
+            assert not content_type, f"{method} {path} {answer.status_code}: a body that is not documented"
+            return
+        assert content_type in promised, f"{method} {path} {answer.status_code}: {content_type!r}"
+        if content_type.endswith("json") and answer.request.method != "HEAD":
+            answer.read()
+            self.validate(answer.json(), promised[content_type]["schema"])
+        if answer.status_code >= 400:
+            assert content_type == _PROBLEM
+
+    def validate(self, value: Any, schema: dict[str, Any]) -> None:
+        components = {"components": self.document["components"]}
+        Draft202012Validator({**components, **schema}).validate(value)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        if self._document is None:
+            document: dict[str, Any] = self.get("/openapi.json").json()
+            self._document = document
+        return self._document
+
+    def _operation(self, method: str, path: str) -> dict[str, Any] | None:
+        for template, operations in self.document["paths"].items():
+            pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))
+            if re.fullmatch(pattern, path):
+                found: dict[str, Any] | None = operations.get(method)
+                return found
+        return None

@@ -1,0 +1,53 @@
+"""Stores to test and jobs to put into them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from runner.jobs import Job, JobSpec, JobStatus
+from runner.stores.memory import MemoryStore
+from runner.stores.sql import SqlStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from runner.jobs import JobEvent
+    from runner.ports import JobStore
+
+KINDS = ("memory", "sqlite")
+NOON = datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
+_numbers = count(1)
+
+
+def store_url(directory: Path) -> str:
+    return f"sqlite:///{directory}/snakeline.db"
+
+
+def open_store(
+    kind: str, directory: Path, on_commit: Callable[[Sequence[JobEvent]], None] | None = None
+) -> JobStore:
+    if kind == "memory":
+        return MemoryStore(on_commit=on_commit)
+    return SqlStore.open(store_url(directory), on_commit=on_commit)
+
+
+def a_job(*, job_id: str | None = None, at: datetime | None = None, **spec: Any) -> Job:
+    """A pending job; without an id and a time, each is later than the one before."""
+    number = next(_numbers)
+    created = NOON + timedelta(milliseconds=number) if at is None else at
+    return Job(
+        id=job_id or f"{number:08x}-0000-7000-8000-{number:012x}",
+        spec=JobSpec(**spec),
+        status=JobStatus.PENDING,
+        engine="mock",
+        created_at=created,
+        updated_at=created,
+        retries_left=spec.get("max_retries", 0),
+    )
+
+
+def added(store: JobStore, job: Job | None = None, **spec: Any) -> Job:
+    return store.add(job or a_job(**spec)).result(timeout=10).job
