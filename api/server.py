@@ -100,7 +100,10 @@ def serve(settings: ServiceSettings) -> int:
         except (RunnerError, OSError) as error:
             return _cannot_start(" ".join(str(error).split()))
         try:
-            runner.start()
+            try:
+                runner.start()
+            except RunnerError as error:
+                return _cannot_start(" ".join(str(error).split()))
             server = Server(
                 create_app(runner, settings), runner, started=lambda: _announce(settings, runner, listener)
             )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from typing import TYPE_CHECKING
 
 from runner.backends.local import LocalBackend
+from runner.data_dir import DataDir, is_in_use
 from runner.engines.mock import MockEngine
 from runner.engines.snakemake import SnakemakeEngine
-from runner.errors import DataDirUnusable, StoreUnavailable
+from runner.errors import StoreUnavailable
 from runner.events import EventBus
 from runner.isolation.probe import probe
 from runner.logs import SegmentLogStore
-from runner.service import Check, JobService, check_disk, check_engine, check_store
+from runner.service import Check, JobService, check_disk, check_engine
 from runner.stores.memory import MemoryStore
 from runner.stores.sql.store import SqlStore
 from runner.supervisor import Supervisor
@@ -38,13 +38,13 @@ class Runner:
         service: JobService,
         supervisor: Supervisor,
         store: JobStore,
-        data_dir_lock: int,
+        data_dir: DataDir,
     ) -> None:
         self.settings = settings
         self.service = service
         self._supervisor = supervisor
         self._store = store
-        self._data_dir_lock = data_dir_lock
+        self._data_dir = data_dir
 
     def start(self) -> None:
         """Recover what ran before, then supervise. Raises StoreUnavailable, BackendUnavailable."""
@@ -55,7 +55,7 @@ class Runner:
         self.service.drain()
         self._supervisor.close()
         self._store.close()
-        os.close(self._data_dir_lock)
+        self._data_dir.close()
 
 
 def build_runner(settings: RunnerSettings) -> Runner:
@@ -63,12 +63,12 @@ def build_runner(settings: RunnerSettings) -> Runner:
 
     Raises DataDirUnusable, StoreUnavailable.
     """
-    lock = _take_data_dir(settings)
+    data_dir = DataDir(settings.data_dir)
     try:
         bus = EventBus()
         store = _open_store(settings, bus.publish)
     except BaseException:
-        os.close(lock)
+        data_dir.close()
         raise
     engine = _engine(settings)
     logs = SegmentLogStore(settings.data_dir)
@@ -99,13 +99,13 @@ def build_runner(settings: RunnerSettings) -> Runner:
         isolation=probe().name,
         supervisor_alive=supervisor.is_alive,
     )
-    return Runner(settings, service, supervisor, store, lock)
+    return Runner(settings, service, supervisor, store, data_dir)
 
 
 def check(settings: RunnerSettings) -> tuple[Check, ...]:
     """What is there and what is missing, without disturbing a service that runs on the same data.
 
-    Makes nothing: a data directory or store that does not exist yet is said to be made at the first start.
+    Makes and changes nothing: what does not exist yet is said to be made at the first start.
     """
     level = probe()
     isolation = Check("isolation", level.name != "none", f"{level.name}: {level.detail}")
@@ -122,28 +122,18 @@ def _check_data(settings: RunnerSettings) -> list[Check]:
         return [Check("data", ok=False, detail=f"{directory} cannot be made: {parent} is not writable")]
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         return [Check("data", ok=False, detail=f"{directory} is not writable for this user")]
-    checks = [Check("data", ok=True, detail=f"{directory}"), check_disk(settings)]
-    try:
-        lock = _take_data_dir(settings)
-    except DataDirUnusable:
-        return [*checks, Check("store", ok=True, detail="in use by a running service: ask its /readyz")]
-    try:
-        if settings.database_url != MEMORY_URL and not (directory / "snakeline.db").exists():
-            return [*checks, Check("store", ok=True, detail="will be made at the first start")]
-        return [*checks, _check_store(settings)]
-    finally:
-        os.close(lock)
+    return [Check("data", ok=True, detail=f"{directory}"), check_disk(settings), _check_store(settings)]
 
 
 def _check_store(settings: RunnerSettings) -> Check:
+    if is_in_use(settings.data_dir):
+        return Check("store", ok=True, detail="in use by a running service: ask its /readyz")
+    if settings.database_url == MEMORY_URL:
+        return Check("store", ok=True, detail="in memory: jobs are forgotten when the service stops")
     try:
-        store = _open_store(settings, lambda _events: None)
+        return Check("store", ok=True, detail=SqlStore.examine(settings.database_url))
     except StoreUnavailable as error:
         return Check("store", ok=False, detail=str(error))
-    try:
-        return check_store(store)
-    finally:
-        store.close()
 
 
 def _check_workflows(settings: RunnerSettings) -> Check:
@@ -163,28 +153,3 @@ def _open_store(settings: RunnerSettings, on_commit: Callable[[Sequence[JobEvent
     if settings.database_url == MEMORY_URL:
         return MemoryStore(on_commit=on_commit)
     return SqlStore.open(settings.database_url, on_commit=on_commit)
-
-
-def _take_data_dir(settings: RunnerSettings) -> int:
-    """Make the data directory ours alone: the descriptor holds a kernel lock and is closed to give it back.
-
-    The kernel frees the lock when its holder dies, so none is ever stale. Raises DataDirUnusable.
-    """
-    directory = settings.data_dir
-    try:
-        os.makedirs(directory / "jobs", mode=0o700, exist_ok=True)
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise DataDirUnusable(
-            f"The data directory {directory} cannot be used ({error.strerror}): "
-            "set SNAKELINE_DATA_DIR to one you may write."
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise DataDirUnusable(
-            f"The data directory {directory} is in use by another service: "
-            "stop it, or set SNAKELINE_DATA_DIR to another."
-        ) from None
-    return fd

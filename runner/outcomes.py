@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def outcome_of(
         exit_code=record.exit_code,
         exit_signal=record.exit_signal,
         error_message=_message(job, record, reason, explained),
-        progress=progress,
+        progress=_at_rest(progress),
         usage=Usage(
             cpu_s=record.cpu_s,
             max_rss_bytes=max(record.max_rss_bytes, sampled_rss_bytes),
@@ -53,6 +54,11 @@ def outcome_of(
             written_bytes=record.written_bytes,
         ),
     )
+
+
+def _at_rest(progress: Progress | None) -> Progress | None:
+    """Nothing runs any more, whatever the events of a killed run told last."""
+    return replace(progress, running=0) if progress is not None else None
 
 
 def _message(job: Job, record: ExitRecord, reason: Reason, explained: str | None) -> str | None:
@@ -91,7 +97,7 @@ def lost(job: Job, detail: str, *, progress: Progress | None) -> Outcome:
         started_at=job.started_at,
         ended_at=datetime.now(UTC),
         error_message=f"How the job ended is not known: {detail}. A retry continues where it stopped.",
-        progress=progress,
+        progress=_at_rest(progress),
     )
 
 

@@ -197,6 +197,7 @@ class WarmSpec:
     isolated: bool  # -S as well as -I: no site-packages
     packages: Mapping[str, str]
     preload: str | None  # "module:function" called once before the first fork
+    signature: str = ""  # changes when the engine on disk does: the launcher is then started anew
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,13 +103,15 @@ class SnakemakeEngine:
 
     def warm_spec(self) -> WarmSpec | None:
         try:
-            python = self._find().python
+            found = self._find()
         except EngineUnavailable:
             return None
-        if python is None:
+        if found.python is None:
             return None
         return WarmSpec(
-            python=python,
+            python=found.python,
+            # Installers write the command anew with every version.
+            signature=repr(_signature(found, None)),
             isolated=False,
             packages={"runner": os.path.dirname(_ENGINES)},
             preload="runner.engines.snakemake_run:preload",

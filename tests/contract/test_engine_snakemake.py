@@ -206,11 +206,12 @@ class TestRuns:
     )
     def test_the_interpreter_is_found_in_every_form_installers_write(self, tmp_path: Path, head: str) -> None:
         real = SnakemakeEngine(engines.settings(tmp_path))
-        python = real.warm_spec()
-        assert python is not None
-        script = engines.python_program(tmp_path / "snakemake", head.format(python=python.python) + "pass\n")
+        spec = real.warm_spec()
+        assert spec is not None
+        script = engines.python_program(tmp_path / "snakemake", head.format(python=spec.python) + "pass\n")
         found = SnakemakeEngine(engines.settings(tmp_path, snakemake=str(script))).warm_spec()
-        assert found == python
+        assert found is not None
+        assert found.python == spec.python
 
 
 def trouble_with(snakemake: str | Path, tmp_path: Path) -> str:

@@ -15,6 +15,8 @@ from runner.stores.sql.schema import REVISION
 if TYPE_CHECKING:
     import sqlite3
 
+    from alembic.config import Config
+
 _MIGRATIONS = "runner.stores.sql:migrations"  # a package resource: the same in a source tree and in a wheel
 
 
@@ -42,6 +44,18 @@ def migrate(file: sqlite.SqliteFile) -> None:
     file.sync_directory()
 
 
+def is_current(file: sqlite.SqliteFile) -> bool:
+    """Whether the file has this program's revision; false for an older one. Changes nothing.
+
+    Raises as `migrate`.
+    """
+    with closing(file.open()) as connection:
+        found = _revision(connection, file.path)
+    if found not in (None, REVISION):
+        _require_known(found, file.path)
+    return found == REVISION
+
+
 def _revision(connection: sqlite3.Connection, path: str) -> str | None:
     if sqlite.is_fresh(connection):
         return None
@@ -54,19 +68,32 @@ def _revision(connection: sqlite3.Connection, path: str) -> str | None:
 def _upgrade(connection: sa.Connection, found: str | None, path: str) -> None:
     # Alembic takes 0.2 s to import and is needed only here.
     from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
 
-    config = Config()  # no file: an alembic.ini in the working directory is none of ours
-    config.set_main_option("script_location", _MIGRATIONS)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in known:
-        raise StoreUnavailable(
-            f"The store {path} was written by a newer Snakeline (revision {found}, "
-            f"this one knows {REVISION}): start that version, or use another database."
-        )
-    if found is None:
+    config = _config()
+    if found is not None:
+        _require_known(found, path)
+    else:
         driver: Any = connection.connection.driver_connection
         sqlite.claim(driver)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()  # no file: an alembic.ini in the working directory is none of ours
+    config.set_main_option("script_location", _MIGRATIONS)
+    return config
+
+
+def _require_known(found: str, path: str) -> None:
+    """Raises StoreUnavailable for a revision that no migration here leads to or from."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found not in known:
+        raise StoreUnavailable(
+            f"The store {path} was written by a newer Snakeline (revision {found}, "
+            f"this one knows {REVISION}): start that version, or use another database."
+        )

@@ -15,7 +15,7 @@ from runner.errors import JobNotFound, StoreUnavailable
 from runner.jobs import JobStatus
 from runner.ports import JobPage
 from runner.stores.sql import sqlite
-from runner.stores.sql.migrate import migrate
+from runner.stores.sql.migrate import is_current, migrate
 from runner.stores.sql.pages import Pages
 from runner.stores.sql.rows import event_of, job_of
 from runner.stores.sql.schema import CHECKED_AT
@@ -61,6 +61,20 @@ class SqlStore:
         except (sqlite3.Error, sa.exc.SQLAlchemyError, OSError) as error:
             raise _why_not(error, file.path) from error
         return cls(file, on_commit=on_commit)
+
+    @staticmethod
+    def examine(url: str) -> str:
+        """What stands at `url`, in words for a person; nothing is made or changed.
+
+        Raises StoreUnavailable when `open` would.
+        """
+        file = sqlite.SqliteFile(_path_of(url))
+        if not os.path.exists(file.path):
+            return f"{file.path} will be made at the first start"
+        try:
+            return f"{file.path} can be read{'' if is_current(file) else '; the next start upgrades it'}"
+        except (sqlite3.Error, OSError) as error:
+            raise _why_not(error, file.path) from error
 
     # ------------------------------------------------------------ writes
 

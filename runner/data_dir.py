@@ -1,0 +1,60 @@
+"""The data directory and whose it is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from runner.errors import DataDirUnusable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# struct flock of fcntl(2) on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
+_FLOCK = struct.Struct("@hhqqi4x")
+_WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+
+
+class DataDir:
+    """A data directory held by this service alone until `close`.
+
+    The lock belongs to an open file description, so the kernel frees it when its holder dies and none
+    is ever stale; and it can be asked about without being taken (F_OFD_GETLK, fcntl(2)).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Make the directory if need be and take it. Raises DataDirUnusable."""
+        try:
+            os.makedirs(path / "jobs", mode=0o700, exist_ok=True)
+            self._fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DataDirUnusable(
+                f"The data directory {path} cannot be used ({error.strerror}): "
+                "set SNAKELINE_DATA_DIR to one you may write."
+            ) from error
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+        except (BlockingIOError, PermissionError):
+            os.close(self._fd)
+            raise DataDirUnusable(
+                f"The data directory {path} is in use by another service: "
+                "stop it, or set SNAKELINE_DATA_DIR to another."
+            ) from None
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a service holds the directory now; nothing is made, taken or changed."""
+    try:
+        fd = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        kind = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _WHOLE_FILE))[0]
+    finally:
+        os.close(fd)
+    return bool(kind != fcntl.F_UNLCK)
