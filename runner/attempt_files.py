@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 FORMAT = 1
@@ -34,51 +34,56 @@ class AttemptFiles:
 
     @classmethod
     def of(cls, data_dir: str | os.PathLike[str], job_id: str, attempt: int) -> AttemptFiles:
-        return cls(os.path.join(os.fspath(data_dir), "jobs", job_id), attempt)
+        return cls(f"{os.fspath(data_dir)}/jobs/{job_id}", attempt)
 
     @property
     def work(self) -> str:
-        return os.path.join(self.job_dir, "work")
+        return f"{self.job_dir}/work"
 
     @property
     def home(self) -> str:
-        return os.path.join(self.job_dir, "home")
+        return f"{self.job_dir}/home"
 
     @property
     def directory(self) -> str:
-        return os.path.join(self.job_dir, "attempts", str(self.attempt))
+        return f"{self.job_dir}/attempts/{self.attempt}"
 
     @property
     def spec(self) -> str:
-        return os.path.join(self.directory, "spec.json")
+        return f"{self.directory}/spec.json"
 
     @property
     def config(self) -> str:
-        return os.path.join(self.directory, "config.json")
+        return f"{self.directory}/config.json"
 
     @property
     def lock(self) -> str:
-        return os.path.join(self.directory, "lock")
+        return f"{self.directory}/lock"
 
     @property
     def started(self) -> str:
-        return os.path.join(self.directory, "started")
+        return f"{self.directory}/started"
 
     @property
     def exit(self) -> str:
-        return os.path.join(self.directory, "exit.json")
+        return f"{self.directory}/exit.json"
 
     @property
     def events(self) -> str:
-        return os.path.join(self.directory, "events.jsonl")
+        return f"{self.directory}/events.jsonl"
 
     def log_segment(self, index: int) -> str:
-        return os.path.join(self.directory, f"log.{index}")
+        return f"{self.directory}/log.{index}"
 
 
 def segment_bytes(limit_bytes: int) -> int:
     """The size of a log segment, so that `SEGMENTS_KEPT` of them stay within `limit_bytes`."""
     return max(_MIN_SEGMENT_BYTES, limit_bytes // SEGMENTS_KEPT)
+
+
+def _dump(record: Any) -> bytes:
+    # Not dataclasses.asdict: it copies deeply, at a price that every job would pay twice.
+    return json.dumps({"format": FORMAT, **{n: getattr(record, n) for n in record.__slots__}}).encode()
 
 
 def _known(cls: type[Any], raw: object, what: str) -> dict[str, Any]:
@@ -112,7 +117,7 @@ class ShimSpec:
     title: str
 
     def dump(self) -> bytes:
-        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":")).encode()
+        return _dump(self)
 
     @classmethod
     def load(cls, data: bytes) -> ShimSpec:
@@ -147,7 +152,7 @@ class ExitRecord:
     survivors: int = 0
 
     def dump(self) -> bytes:
-        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":")).encode() + b"\n"
+        return _dump(self) + b"\n"
 
     @classmethod
     def load(cls, data: bytes) -> ExitRecord:

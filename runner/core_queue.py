@@ -39,15 +39,16 @@ class CoreQueue:
         free = self._max_cores - self._used
         if free <= 0:
             return []
-        waiting = self._store.pending(max_cores=self._max_cores, limit=CLAIM_AT_ONCE)
+        limit = min(CLAIM_AT_ONCE, free)  # no more can fit: each takes a core at least
+        waiting = self._store.pending(max_cores=self._max_cores, limit=limit)
         chosen, too_large = _fitting(waiting, free)
         if too_large is None:
             self._blocked = None
         elif self._has_waited_enough(too_large):
             return chosen[: waiting.index(too_large)]
-        elif not chosen and len(waiting) == CLAIM_AT_ONCE:
-            # Everything at the head is too large: something that fits may stand behind it.
-            chosen, _ = _fitting(self._store.pending(max_cores=free, limit=CLAIM_AT_ONCE), free)
+        elif len(waiting) == limit:
+            # Some at the head are too large: something that fits may stand behind them.
+            chosen, _ = _fitting(self._store.pending(max_cores=free, limit=limit), free)
         return chosen
 
     def _has_waited_enough(self, job: Job) -> bool:

@@ -63,7 +63,7 @@ def _become_engine(
         try:
             die_with_parent(parent)
             os.setsid()
-            _default_signals()
+            _default_signals(warm=warm)
             os.umask(0o077)
             os.chdir(spec.work_dir)
             null = os.open("/dev/null", os.O_RDONLY)
@@ -86,23 +86,16 @@ def _become_engine(
         os._exit(70)
 
 
-# What the interpreter and the shim changed; the launcher started with everything at its default.
-_CHANGED_SIGNALS = (
-    signal.SIGINT,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGCHLD,
-    signal.SIGHUP,
-)
-
-
-def _default_signals() -> None:
+def _default_signals(*, warm: bool) -> None:
+    """As a new program finds them: an exec resets handlers itself, and a new Python has its own."""
     signal.set_wakeup_fd(-1)
-    for number in _CHANGED_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    if warm:
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    else:
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _close_others(telling: int) -> int:
@@ -141,10 +134,6 @@ def _run_warm(entry: str, arguments: list[str], environment: dict[str, str]) -> 
     os.environ.clear()  # noqa: TID251 - the job's environment, not a setting
     os.environ.update(environment)  # noqa: TID251
     gc.enable()
-    # As a fresh interpreter has it: Ctrl-C raises KeyboardInterrupt, a closed pipe raises BrokenPipeError.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(ignored, signal.SIG_IGN)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115

@@ -52,6 +52,7 @@ def _preload(setup: dict[str, Any]) -> str | None:
 def _run_shim(directory: str, *, warm: bool, title: Any) -> NoReturn:
     """The child's side of the fork: never returns."""
     code = 1
+    signal.set_wakeup_fd(-1)  # before its number can become that of another file
     try:
         os.setsid()
         os.umask(0o077)
@@ -94,13 +95,11 @@ def _fork(directory: str, control: socket.socket, *, warm: bool, title: Any) -> 
 
 
 def main(arguments: list[str]) -> int:
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(number) is signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)  # ignored by whoever started the service, as nohup does
+    _default_signals()
     setup = json.loads(arguments[0])
     control = socket.socket(fileno=os.dup(0))
     _expose(setup["packages"])
-    from runner.backends import shim  # noqa: F401, PLC0415 - warm for the children
+    from runner.backends import shim  # noqa: PLC0415 - found once `_expose` has run
     from runner.isolation.processes import ProcessTitle  # noqa: PLC0415
 
     title = ProcessTitle()
@@ -114,9 +113,7 @@ def main(arguments: list[str]) -> int:
 
     waker, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    # A child starts with everything blocked until it has handlers of its own.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGCHLD})
+    shim.set_handlers()
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(waker, select.POLLIN)
@@ -136,6 +133,14 @@ def main(arguments: list[str]) -> int:
                 _fork(message.decode(), control, warm=warm, title=title)
             except ConnectionError:
                 return 0
+
+
+def _default_signals() -> None:
+    """Undo what was ignored or blocked by whoever started the service, as nohup does."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _reap() -> None:

@@ -59,7 +59,7 @@ class Ending:
 def main(directory: str, *, warm: bool, title: ProcessTitle) -> int:
     """Run the attempt in `directory` to its end; the shim's own exit code.
 
-    Called in a fresh single-threaded process with all signals blocked.
+    Called in a fresh single-threaded process, forked from one that has called `set_handlers`.
     """
     job_dir, attempts = os.path.split(os.path.dirname(directory))
     assert attempts == "attempts"
@@ -160,7 +160,8 @@ def _prepare_directory(spec: ShimSpec, files: AttemptFiles, run: _Run) -> None:
 
     Copied beside it and renamed, so that a copy cut short is not taken for whole.
     """
-    os.makedirs(files.home, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(files.home)
     if os.path.isdir(spec.work_dir):
         return
     fresh = spec.work_dir + ".new"
@@ -236,19 +237,27 @@ def _copy_bytes(source: int, target: int) -> None:
 # ---------------------------------------------------------------- the run
 
 
-def _ignore(_number: int, _frame: object) -> None:
+def _wake_up(_number: int, _frame: object) -> None:
     """The wake-up pipe has the news."""
+
+
+def set_handlers() -> None:
+    """Handle the shim's signals. Done once by the launcher: every fork of it inherits that.
+
+    Stops are blocked until the fork listens: Python forgets what arrives while it forks.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, (STOP, FORCE))
+    for number in (STOP, FORCE, signal.SIGCHLD):
+        signal.signal(number, _wake_up)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _listen_for_signals() -> int:
     """From here on signals arrive as bytes on this pipe, one per signal."""
     wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    for number in (STOP, FORCE, signal.SIGCHLD):
-        signal.signal(number, _ignore)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (STOP, FORCE))
     return wake
 
 
@@ -364,7 +373,7 @@ class _Run:
 
     def _read_signals(self) -> None:
         try:
-            received = os.read(self._wake, 256)
+            received = os.read(self._wake, 4096)
         except BlockingIOError:
             return
         if STOP in received or FORCE in received:

@@ -13,7 +13,7 @@ from runner.jobs import Progress
 from runner.ports import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runner.attempt_files import AttemptFiles
 
@@ -30,6 +30,20 @@ _LOG_BYTES: Final = 8 * 2**10
 class _Failure:
     headline: str
     details: str
+
+
+def _parsed(lines: list[bytes]) -> Iterator[object]:
+    """What each line holds, without those that hold nothing: all at once, or one by one if one is broken."""
+    try:
+        yield from json.loads(b"[" + b",".join(lines) + b"]")
+        return
+    except (ValueError, RecursionError):
+        pass
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            continue
 
 
 class EventsReader:
@@ -79,19 +93,15 @@ class EventsReader:
                 return
             self._offset += len(chunk)
             *lines, rest = (self._rest + chunk).split(b"\n")
-            for line in lines:
-                if self._skipping:
-                    self._skipping = False
-                else:
-                    self._take(line)
+            if lines and self._skipping:
+                del lines[0]
+                self._skipping = False
+            for event in _parsed(lines):
+                self._take(event)
             self._skipping = self._skipping or len(rest) > _LINE_BYTES
             self._rest = b"" if self._skipping else rest
 
-    def _take(self, line: bytes) -> None:
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            return
+    def _take(self, event: object) -> None:
         if not isinstance(event, dict) or event.get("v") != 1:
             return
         handler = _HANDLERS.get(str(event.get("event")))

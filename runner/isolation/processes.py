@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import time
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# Looked up once: every fork of the launcher calls it.
+_libc_prctl = ctypes.CDLL(None).prctl
+_libc_prctl.argtypes = [ctypes.c_int, *([ctypes.c_ulong] * 4)]
 
 
-def _prctl(option: int, argument: int | bytes) -> None:
-    if _libc.prctl(option, argument, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+def _prctl(option: int, argument: int) -> None:
+    if _libc_prctl(option, argument, 0, 0, 0) != 0:
+        raise OSError(errno.ENOSYS, f"prctl({option}) was refused")
 
 
 def become_subreaper() -> None:
@@ -55,23 +56,34 @@ def close_from(lowest: int) -> None:
 class ProcessTitle:
     """What `ps` shows of this process: written over the memory of its command line (proc_pid_cmdline(5)).
 
-    Longer titles are cut to the room the command line has. Where the kernel does not tell the place,
-    setting a title changes the short name only.
+    Longer titles are cut to the room the command line has. Where the kernel does not tell the place or
+    refuses the write, the title stays as it is: it is for people's eyes only.
     """
 
     def __init__(self) -> None:
-        self._start = self._end = 0
+        self._start = self._room = 0
         with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/stat", "rb") as stat:
             fields = stat.read().rsplit(b") ", 1)[1].split()
-            self._start, self._end = int(fields[45]), int(fields[46])
+            self._start = int(fields[45])
+            self._room = int(fields[46]) - self._start
 
     def set(self, name: str, title: str) -> None:
         """`name` has at most 15 bytes."""
         with contextlib.suppress(OSError):
-            _prctl(_PR_SET_NAME, name.encode()[:15])
-        room = self._end - self._start
-        if self._start and room > 1:
-            ctypes.memmove(self._start, title.encode()[: room - 1].ljust(room, b"\0"), room)
+            _write("/proc/self/comm", name.encode()[:15])
+            if self._start and self._room > 1:
+                line = title.encode()[: self._room - 1].ljust(self._room, b"\0")
+                _write("/proc/self/mem", line, self._start)
+
+
+def _write(path: str, content: bytes, offset: int = 0) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        if offset:
+            os.lseek(fd, offset, os.SEEK_SET)
+        os.write(fd, content)
+    finally:
+        os.close(fd)
 
 
 def descendants(pid: int) -> list[int]:

@@ -16,7 +16,7 @@ import pytest
 from runner.attempt_files import ExitRecord
 from runner.backends.local import LocalBackend
 from runner.ports import Ended, Lost, NotStarted, Running
-from tests.support.attempts import Attempts
+from tests.support.attempts import Attempts, is_over
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def test_the_record_tells_what_the_job_used(attempts: Attempts) -> None:
 
 
 def test_a_job_has_its_own_session_directory_environment_and_descriptors(attempts: Attempts) -> None:
-    environment = {"PATH": os.defpath, "SNAKELINE_JOB_ID": "job", "GREETING": "grüß Gott"}
+    environment = {"PATH": os.defpath, "GREETING": "grüß Gott"}
     handle = attempts.launch("tell", environment=environment)
     attempts.end(handle)
     facts = json.loads(attempts.log(handle))
@@ -138,13 +138,13 @@ def test_the_workflow_folder_is_copied_once_and_kept_for_the_next_attempt(attemp
 
 def test_processes_are_recognised_in_a_process_list(attempts: Attempts, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "hold")
-    handle = attempts.launch(f"wait={tmp_path / 'hold'}", job_id="0190-title")
+    handle = attempts.launch(f"wait={tmp_path / 'hold'}", job_id="title")
     shim = psutil.Process(attempts.until_running(handle))
-    wait_until(lambda: "shim of job 0190-title/1" in " ".join(shim.cmdline()), what="the shim's title")
+    wait_until(lambda: f"shim of job {handle.job_id}/1" in " ".join(shim.cmdline()), what="the shim's title")
     assert shim.name() == "snakeline-shim"
     if attempts.warm:
         wait_until(
-            lambda: any("job 0190-title/1" in " ".join(c.cmdline()) for c in shim.children()),
+            lambda: any(f"job {handle.job_id}/1" in " ".join(c.cmdline()) for c in shim.children()),
             what="the job's title",
         )
     (tmp_path / "hold").write_bytes(b"")
@@ -292,7 +292,6 @@ def test_an_exit_that_nobody_watched_is_found_afterwards(attempts: Attempts) -> 
     handle = attempts.launch("exit=23")
     attempts.until_running(handle)
     attempts.backend.close()
-    wait_until(lambda: os.path.exists(attempts.files(handle).exit), what="the record")
     attempts.backend = LocalBackend(
         data_dir=str(attempts.data_dir),
         python=sys.executable,
@@ -300,6 +299,7 @@ def test_an_exit_that_nobody_watched_is_found_afterwards(attempts: Attempts) -> 
         log_limit_bytes=2**20,
         stop_grace_s=1,
     )
+    wait_until(lambda: is_over(attempts.observe(handle)), what="the end")
     assert recorded(attempts.observe(handle)).exit_code == 23
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 from runner.attempt_files import AttemptFiles
 from runner.backends.local import LocalBackend
@@ -23,6 +24,8 @@ class Attempts:
         self, data_dir: Path, *, warm: bool, log_limit_bytes: int = 2**20, stop_grace_s: float = 0.5
     ) -> None:
         self.data_dir = data_dir
+        # Unique: a lost attempt's processes are swept by the id of its job.
+        self.job_id = f"job-{uuid4()}"
         self.warm = warm
         self._log_limit_bytes = log_limit_bytes
         self._stop_grace_s = stop_grace_s
@@ -58,7 +61,7 @@ class Attempts:
     def launch(
         self,
         *acts: str,
-        job_id: str = "job",
+        job_id: str | None = None,
         attempt: int = 1,
         timeout_s: float | None = None,
         environment: dict[str, str] | None = None,
@@ -83,13 +86,14 @@ class Attempts:
         self,
         argv: tuple[str, ...],
         *,
-        job_id: str = "job",
+        job_id: str | None = None,
         attempt: int = 1,
         timeout_s: float | None = None,
         environment: dict[str, str] | None = None,
         prepare: tuple[tuple[str, ...], ...] = (),
         warm_entry: str | None = None,
     ) -> Handle:
+        job_id = self.job_id if job_id is None else f"{self.job_id}-{job_id}"
         handle = Handle(job_id, attempt)
         environment = {"PATH": os.defpath, "SNAKELINE_JOB_ID": job_id} if environment is None else environment
         command = Command(argv, environment, "actor", prepare=prepare, warm_entry=warm_entry)
