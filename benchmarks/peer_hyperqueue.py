@@ -15,7 +15,7 @@ def main() -> None:
     directory, at_once, jobs = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     command = sys.argv[4:]
     os.chdir(directory)
-    with LocalCluster(directory / "server", WorkerConfig(cores=at_once)) as cluster:
+    with LocalCluster(str(directory / "server"), WorkerConfig(cores=at_once)) as cluster:
         client = cluster.client()
         begun = time.perf_counter()
         job = Job(directory)

@@ -78,14 +78,15 @@ def test_the_list_has_every_job_newest_first_and_its_total(fresh: LiveServer) ->
 def test_ten_jobs_submitted_together_run_at_the_same_time_and_all_end(
     client: ContractClient, tmp_path: Path
 ) -> None:
-    hold = Hold(tmp_path)
-    jobs = [client.submit(parameters={"mock": {"hold": hold.path}}) for _ in range(10)]
+    holds = [Hold(tmp_path, f"hold-{i}") for i in range(10)]
+    jobs = [client.submit(parameters={"mock": {"hold": hold.path}}) for hold in holds]
 
     def running() -> bool:
         return all(client.job(job["id"])["status"] == "running" for job in jobs)
 
     wait_until(running, what="ten jobs to run at once")
-    hold.release(10)
+    for hold in holds:
+        hold.release()
     assert {client.wait_for(job["id"])["status"] for job in jobs} == {"completed"}
 
 

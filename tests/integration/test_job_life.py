@@ -163,19 +163,22 @@ def test_jobs_start_by_priority_then_age_within_the_free_cores(
 
 
 def test_running_jobs_never_take_more_cores_than_there_are(
-    open_runner: Callable[..., RunningRunner], hold: Hold
+    open_runner: Callable[..., RunningRunner], tmp_path: Path
 ) -> None:
     runner = open_runner(max_cores=3)
-    two = runner.submit(JobSpec(cores=2), hold=hold.path)
+    holds = [Hold(tmp_path, f"hold-{i}") for i in range(3)]
+    two = runner.submit(JobSpec(cores=2), hold=holds[0].path)
     runner.wait_for(two, JobStatus.RUNNING)
-    also_two = runner.submit(JobSpec(cores=2), hold=hold.path)
-    one = runner.submit(JobSpec(cores=1), hold=hold.path)
+    also_two = runner.submit(JobSpec(cores=2), hold=holds[1].path)
+    one = runner.submit(JobSpec(cores=1), hold=holds[2].path)
     runner.wait_for(one, JobStatus.RUNNING)
     assert runner.service.get(also_two.id).status is JobStatus.PENDING
-    hold.release(2)
+    holds[0].release()
     runner.wait_for(also_two, JobStatus.RUNNING)
-    hold.release()
+    for hold in holds[1:]:
+        hold.release()
     runner.ended(also_two)
+    runner.ended(one)
 
 
 def test_a_large_job_is_overtaken_for_a_while_and_then_kept_free_for(

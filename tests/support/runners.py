@@ -88,15 +88,17 @@ class RunningRunner:
 
 
 class Hold:
-    """A FIFO that keeps a stand-in job running until `release`."""
+    """A FIFO that keeps one stand-in job running until `release`.
+
+    One each: a writer wakes every reader that waits.
+    """
 
     def __init__(self, directory: Path, name: str = "hold") -> None:
         self.path = str(directory / name)
         os.mkfifo(self.path)
 
-    def release(self, readers: int = 1) -> None:
-        for _ in range(readers):
-            wait_until(self._opened, what=f"a reader of {self.path}")
+    def release(self) -> None:
+        wait_until(self._opened, what=f"a reader of {self.path}")
 
     def _opened(self) -> bool:
         try:
