@@ -10,7 +10,8 @@ import uuid_utils
 import uvicorn
 from fastapi import FastAPI
 
-from api.schemas import Job, Links, SubmitJob
+from api.schemas import Job, JobLinks, SubmitJob
+from runner.jobs import JobStatus
 
 app = FastAPI()
 
@@ -22,7 +23,7 @@ async def submit(body: SubmitJob) -> Job:
     here = f"/jobs/{job_id}"
     return Job.model_construct(
         id=job_id,
-        status="pending",
+        status=JobStatus.PENDING,
         reason=None,
         **body.model_dump(),
         attempt=1,
@@ -37,8 +38,8 @@ async def submit(body: SubmitJob) -> Job:
         progress=None,
         usage=None,
         engine="mock",
-        links=Links.model_construct(
-            self=here,
+        links=JobLinks.model_construct(
+            itself=here,
             logs=f"{here}/logs",
             cancel=f"{here}/cancel",
             retry=f"{here}/retry",

@@ -41,8 +41,15 @@ class Connection:
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
         """The status and the body of an answer that tells its length."""
+        status, _, answer = await self.exchange(method, path, body, headers)
+        return status, answer
+
+    async def exchange(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[bytes, bytes], bytes]:
+        """The status, the header fields and the body of an answer that tells its length."""
         status, fields = await self.head(method, path, body, headers)
-        return status, await self._reader.readexactly(int(fields.get(b"content-length", b"0")))
+        return status, fields, await self._reader.readexactly(int(fields.get(b"content-length", b"0")))
 
     async def head(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None

@@ -28,6 +28,15 @@ def tree(pid: int) -> list[int]:
     return []
 
 
+def end_tree(pid: int) -> None:
+    """SIGKILL a child of ours and all its descendants, who have nothing to lose."""
+    with suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        for process in (*top.children(recursive=True), top):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()  # psutil makes sure that it is still the same process
+
+
 def pss_bytes(pids: Iterable[int]) -> int:
     """Proportional set size: shared pages count in parts, so that the sum is what is really used."""
     total = 0
@@ -42,9 +51,10 @@ def pss_bytes(pids: Iterable[int]) -> int:
 def shim_pids(data_dir: Path) -> list[int]:
     """The shims of all running attempts: those who hold the attempts' locks."""
     found = []
-    for job_id in os.listdir(data_dir / "jobs"):
-        attempts = data_dir / "jobs" / job_id / "attempts"
-        for attempt in os.listdir(attempts):
+    jobs = data_dir / "jobs"
+    for job_id in os.listdir(jobs) if jobs.is_dir() else ():
+        attempts = jobs / job_id / "attempts"
+        for attempt in os.listdir(attempts) if attempts.is_dir() else ():
             holder = lock_holder(AttemptFiles.of(data_dir, job_id, int(attempt)).lock)
             if holder is not None:
                 found.append(holder)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from snakeline.client import Client, Problem
+from benchmarks.processes import shim_pids
+from runner.backends.shim import FORCE
+from snakeline.client import Client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,9 +32,10 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
 
 
 class Service:
-    """Started on entry; on exit its jobs are cancelled, and both are waited for."""
+    """Started on entry; on exit it and its jobs are ended and waited for."""
 
     def __init__(self, directory: Path, **settings: str) -> None:
+        directory.mkdir(exist_ok=True)
         self.data_dir = directory / "data"
         self._log_path = directory / "service.log"
         self._settings = (
@@ -46,10 +51,8 @@ class Service:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.end_jobs()
-        finally:
-            self._stop()
+        self._stop()
+        self.end_jobs()
 
     def start(self) -> float:
         """Start it; the seconds until it answers that it is ready."""
@@ -100,19 +103,20 @@ class Service:
         self._process.wait()
 
     def end_jobs(self) -> None:
-        """Cancel whatever has not ended, and wait until it has."""
+        """End every job that still runs, as a forced cancel does. For a service that no longer runs."""
+        pidfds = []
+        for pid in shim_pids(self.data_dir):
+            with suppress(ProcessLookupError):
+                pidfds.append(os.pidfd_open(pid))
+        for pidfd in pidfds:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, FORCE)
         deadline = time.monotonic() + _END_OF_JOBS_S
-        with self.client() as client:
-            while time.monotonic() < deadline:
-                page = client.list(status=("pending", "running"), limit=500)
-                if not page.items:
-                    return
-                for job in page.items:
-                    if job.raw["cancel_requested_at"] is None:
-                        with suppress(Problem):  # it has ended by itself
-                            client.cancel(job.id)
-                pause(0.1)
-        raise RuntimeError("jobs were left running")
+        for pidfd in pidfds:
+            is_gone = _wait(pidfd, deadline)
+            os.close(pidfd)
+            if not is_gone:
+                raise RuntimeError("a job could not be ended")
 
     def _stop(self) -> None:
         if self._process is None:
@@ -128,3 +132,9 @@ class Service:
 
 def pause(seconds: float) -> None:
     time.sleep(seconds)  # noqa: TID251 - benchmarks look at the clock, not at conditions alone
+
+
+def _wait(pidfd: int, deadline: float) -> bool:
+    poll = select.poll()  # select() would refuse a descriptor above 1023
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))

@@ -27,8 +27,6 @@ BODY: Final = json_body(
 def run(options: Options) -> list[Row]:
     rounds, total = (1, 1000) if options.quick else (5, 4000)
     durable, bare, memory = [], [], []
-    for name in ("durable", "memory", "busy"):
-        (options.directory / name).mkdir()
     with (
         # One core, held by the first job: the others stay pending, so that only submitting is measured.
         Service(options.directory / "durable", MAX_CORES="1", MAX_PENDING="1000000") as service,

@@ -116,6 +116,10 @@ class ShimSpec:
     log_segment_bytes: int
     title: str
 
+    @property
+    def commands(self) -> list[list[str]]:
+        return [*self.prepare, self.argv]
+
     def dump(self) -> bytes:
         return _dump(self)
 

@@ -113,9 +113,11 @@ class SegmentLog:
                 floor = self._kept_from(directory)
                 if lines < 1 or size <= floor:
                     return size
-                start = self._line_start(directory, floor, size, lines)
-                # When the writer has dropped more than that meanwhile, the search begins again.
-                if start is not None and start >= self._kept_from(directory):
+                start, is_whole = self._line_start(directory, floor, size, lines)
+                kept_from = self._kept_from(directory)
+                # When the writer has dropped more than that meanwhile, the search begins again. When it
+                # has not, the log is damaged, and its tail begins behind the damage.
+                if start >= kept_from and (is_whole or kept_from == floor):
                     return start
             return self._kept_from(directory)
         finally:
@@ -242,16 +244,23 @@ class SegmentLog:
             offset = following * full
         return offset, b""
 
-    def _line_start(self, directory: int, floor: int, size: int, lines: int) -> int | None:
-        """Where the last `lines` lines begin, `floor` if it has fewer; None when the gap grew over it."""
+    def _line_start(self, directory: int, floor: int, size: int, lines: int) -> tuple[int, bool]:
+        """Where the last `lines` lines begin, `floor` if it has fewer; and whether it was all there."""
         high = size
         wanted = lines  # newlines to find, going back; the one that ends the log is no line of its own
+        is_whole = True
         while high > floor:
             low = max(floor, high - _TAIL_BLOCK_BYTES)
             start, block = self._read(directory, low, high - low)
-            block = block[: max(0, high - start)]
-            if start != low or len(block) < high - low:
-                return None
+            is_whole = is_whole and start == low
+            while block and start + len(block) < high:  # on to what hangs together with the end
+                is_whole = False
+                start, block = self._read(directory, start + len(block), _TAIL_BLOCK_BYTES)
+            if start >= high:
+                return high, False
+            if not is_whole:
+                floor = start
+            block = block[: high - start]
             if high == size and block.endswith(b"\n"):
                 wanted += 1
             count = block.count(b"\n")
@@ -259,10 +268,10 @@ class SegmentLog:
                 at = len(block)
                 for _ in range(wanted):
                     at = block.rfind(b"\n", 0, at)
-                return start + at + 1
+                return start + at + 1, is_whole
             wanted -= count
-            high = low
-        return floor
+            high = start
+        return floor, is_whole
 
 
 def _is_ours(status: os.stat_result) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import fcntl
 import gc
 import importlib
 import os
@@ -19,40 +20,69 @@ if TYPE_CHECKING:
     from runner.isolation.processes import ProcessTitle
 
 
+PIPE_BYTES = 2**20
+
+
 class LaunchFailed(Exception):
     """The engine could not be started; the text says why and what to look at."""
 
 
-def start(spec: ShimSpec, argv: list[str], output: int, *, warm: bool, title: ProcessTitle) -> int:
-    """Fork the engine with its own session, environment, directory and descriptors; its pid.
+class EngineProcess:
+    """A forked process that waits until it is told to become the engine.
 
-    Returns once the new process runs the engine. Raises LaunchFailed when it could not, OSError when
-    no process could be made.
+    Its output, stdout and stderr in the order written, is read from `output`.
     """
-    told, telling = os.pipe2(os.O_CLOEXEC)
-    parent = os.getpid()
-    try:
-        pid = os.fork()
-    except OSError:
-        os.close(told)
-        os.close(telling)
-        raise
-    if pid == 0:
-        _become_engine(spec, argv, output, telling, parent, warm=warm, title=title)
-    os.close(telling)
-    with open(told, "rb") as answer:
-        trouble = answer.read()
-    if trouble:
-        os.waitpid(pid, 0)
-        raise LaunchFailed(trouble.decode(errors="replace"))
-    return pid
+
+    def __init__(self, spec: ShimSpec, *, warm: bool, title: ProcessTitle) -> None:
+        """Fork it, with a session of its own. Raises OSError when no process could be made."""
+        self.output, writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.output, False)
+        with contextlib.suppress(OSError):  # the user's share of large pipes may be used up (pipe(7))
+            fcntl.fcntl(self.output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        # Both ways: `become` tells the command, the answer is the trouble it met, or nothing.
+        ours, theirs = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                _wait_and_become(spec, ours[0], theirs[1], writer, parent, warm=warm, title=title)
+        finally:
+            os.close(ours[0])
+            os.close(theirs[1])
+            os.close(writer)
+        self._telling, self._told = ours[1], theirs[0]
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def become(self, step: int) -> None:
+        """Run the command of this number in `spec.commands`. Raises LaunchFailed when it cannot be."""
+        os.write(self._telling, b"%d" % step)
+        os.close(self._telling)
+        self._telling = -1
+        trouble = b""
+        while chunk := os.read(self._told, 4096):
+            trouble += chunk
+        if trouble:
+            raise LaunchFailed(trouble.decode(errors="replace"))
+
+    def abandon(self) -> None:
+        """End it before, or because, it has become anything."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self.close()
+
+    def close(self) -> None:
+        for fd in (self.output, self._telling, self._told, self.pidfd):
+            if fd >= 0:
+                os.close(fd)
 
 
-def _become_engine(
+def _wait_and_become(
     spec: ShimSpec,
-    argv: list[str],
-    output: int,
+    told: int,
     telling: int,
+    output: int,
     parent: int,
     *,
     warm: bool,
@@ -60,8 +90,12 @@ def _become_engine(
 ) -> NoReturn:
     """The child's side: never returns, never raises."""
     try:
+        die_with_parent(parent)
+        step = os.read(told, 16)
+        if not step:
+            os._exit(0)
+        argv = spec.commands[int(step)]
         try:
-            die_with_parent(parent)
             os.setsid()
             _default_signals(warm=warm)
             os.umask(0o077)
@@ -76,8 +110,9 @@ def _become_engine(
             title.set(
                 spec.title.rsplit(" ", 1)[-1], f"snakeline: {spec.title} job {spec.job_id}/{spec.attempt}"
             )
-        except OSError as error:
-            os.write(telling, _advice(error, argv, spec).encode())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+            advice = _advice(error, argv, spec) if isinstance(error, OSError) else f"{argv[0]}: {error!r}"
+            os.write(telling, advice.encode(errors="replace"))
             os._exit(127)
         os.close(telling)
         assert spec.warm_entry is not None
@@ -89,6 +124,7 @@ def _become_engine(
 def _default_signals(*, warm: bool) -> None:
     """As a new program finds them: an exec resets handlers itself, and a new Python has its own."""
     signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR1))
     if warm:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)

@@ -7,8 +7,6 @@ deadline and records how it ended. Neither the service nor the launcher is neede
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import mmap
 import os
 import resource
@@ -18,7 +16,8 @@ import time
 from dataclasses import dataclass
 
 from runner.attempt_files import AttemptFiles, ExitRecord, InvalidRecord, ShimSpec, try_lock
-from runner.backends import engine_process
+from runner.backends import working_directory
+from runner.backends.engine_process import PIPE_BYTES, EngineProcess, LaunchFailed
 from runner.backends.log_segments import LogSegments
 from runner.isolation.processes import (
     ProcessTitle,
@@ -30,7 +29,6 @@ from runner.isolation.processes import (
 
 NOT_OURS = 3  # exit code: the attempt belongs to another shim, or was started before
 RECORD_BYTES = 4096
-PIPE_BYTES = 2**20
 LEFTOVER_GRACE_S = 2.0
 """What a job's forgotten background processes get between SIGTERM and SIGKILL once the engine has ended."""
 KILL_WITHIN_S = 5.0
@@ -71,18 +69,15 @@ def main(directory: str, *, warm: bool, title: ProcessTitle) -> int:
         return NOT_OURS
     started_at, started_monotonic = time.time(), time.monotonic()
     record_fd = _reserve_record(files)
-    wake = _listen_for_signals()
     ending = Ending()
     log: LogSegments | None = None
     try:
         spec = ShimSpec.load(_read(files.spec))
         log = LogSegments(files, spec.log_segment_bytes)
-        run = _Run(spec, log, wake, warm=warm and spec.warm_entry is not None, title=title)
-        _prepare_directory(spec, files, run)
-        ending = run.all_steps()
+        ending = _Run(spec, log, warm=warm and spec.warm_entry is not None, title=title).all_steps(files)
     except Stopped as stop:
         ending.stopped = str(stop)
-    except (InvalidRecord, engine_process.LaunchFailed) as error:
+    except (InvalidRecord, LaunchFailed) as error:
         ending.launch_error = str(error)
     except OSError as error:
         ending.launch_error = f"The job could not be set up: {error.strerror}{_about(error)}."
@@ -147,91 +142,24 @@ def _sync_directory(path: str) -> None:
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _about(error: OSError) -> str:
-    return f" ({error.filename})" if error.filename else ""
-
-
-def _prepare_directory(spec: ShimSpec, files: AttemptFiles, run: _Run) -> None:
-    """The working directory, with the workflow's folder copied into it for the first attempt.
-
-    Copied beside it and renamed, so that a copy cut short is not taken for whole.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(files.home)
-    if os.path.isdir(spec.work_dir):
-        return
-    fresh = spec.work_dir + ".new"
-    if os.path.lexists(fresh):  # an earlier attempt was cut short
-        import shutil  # noqa: PLC0415 - rare, and its imports would make every fork dearer
-
-        shutil.rmtree(fresh)
-    if spec.source is None:
-        os.mkdir(fresh)
-    else:
-        _copy_tree(spec.source, fresh, run)
-    os.rename(fresh, spec.work_dir)
-
-
-def _copy_tree(source: str, target: str, run: _Run) -> None:
-    """Copy a folder without `.git` and `.snakemake`; links stay links, modes stay.
-
-    Raises Stopped when the attempt is stopped meanwhile.
-    """
-    run.raise_if_stopped()
-    os.mkdir(target)
-    with os.scandir(source) as entries:
-        for entry in entries:
-            place = os.path.join(target, entry.name)
-            if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), place)
-            elif entry.is_dir():
-                if entry.name not in (".git", ".snakemake", "__pycache__"):
-                    _copy_tree(entry.path, place, run)
-            elif entry.is_file():
-                _copy_file(entry.path, place)
-                run.raise_if_stopped()
-
-
-_FICLONE = 0x40049409
-
-
-def _copy_file(source: str, target: str) -> None:
-    """Share the blocks where the file system can (ioctl_ficlone(2)), else let the kernel copy."""
-    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    """A small file, whole. Plain system calls: a file object costs more than the reading."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        about = os.fstat(fd)
-        out = os.open(
-            target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, about.st_mode & 0o777 | 0o600
-        )
-        try:
-            if about.st_size > 65536:
-                try:
-                    fcntl.ioctl(out, _FICLONE, fd)
-                except OSError:
-                    _copy_bytes(fd, out)
-            else:
-                _copy_bytes(fd, out)
-            os.utime(out, ns=(about.st_atime_ns, about.st_mtime_ns))
-        finally:
-            os.close(out)
+        content = b""
+        while chunk := os.read(fd, 65536):
+            content += chunk
+        return content
     finally:
         os.close(fd)
 
 
-def _copy_bytes(source: int, target: int) -> None:
-    try:
-        while os.copy_file_range(source, target, 2**30):
-            pass
-        return
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    while chunk := os.read(source, 2**20):
-        os.write(target, chunk)
+def _make_home(files: AttemptFiles) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(files.home)
+
+
+def _about(error: OSError) -> str:
+    return f" ({error.filename})" if error.filename else ""
 
 
 # ---------------------------------------------------------------- the run
@@ -264,29 +192,39 @@ def _listen_for_signals() -> int:
 class _Run:
     """The attempt's commands, one after the other, under one deadline."""
 
-    def __init__(
-        self, spec: ShimSpec, log: LogSegments, wake: int, *, warm: bool, title: ProcessTitle
-    ) -> None:
+    def __init__(self, spec: ShimSpec, log: LogSegments, *, warm: bool, title: ProcessTitle) -> None:
         self._spec = spec
         self._log = log
-        self._wake = wake
         self._warm = warm
         self._title = title
         self._stop: str | None = None
         self._force = False
         self._signalled = False
-        # Anonymous memory costs nothing until it is used: most jobs write little.
-        self._buffer = mmap.mmap(-1, PIPE_BYTES)
-        self._engine_pid = 0
         self._deadline = time.monotonic() + spec.timeout_s if spec.timeout_s is not None else None
         self._kill_at: float | None = None
+        # The first process is forked before anything else is done: every page of memory that is
+        # written before a fork is written again, at a price, by both sides after it.
+        self._engine = EngineProcess(spec, warm=warm, title=title)
+        self._wake = _listen_for_signals()
+        # Anonymous memory costs nothing until it is used: most jobs write little.
+        self._buffer = mmap.mmap(-1, PIPE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
-    def all_steps(self) -> Ending:
-        for argv in self._spec.prepare:
-            ending = self._step(argv)
+    def all_steps(self, files: AttemptFiles) -> Ending:
+        """Make the working directory and run every command. Raises Stopped, LaunchFailed, OSError."""
+        try:
+            _make_home(files)
+            working_directory.make(self._spec.work_dir, self._spec.source, self.raise_if_stopped)
+        except BaseException:
+            self._engine.abandon()
+            raise
+        ending = self._step(0)
+        for step in range(1, len(self._spec.commands)):
             if ending.exit_code != 0:
-                return ending
-        return self._step(self._spec.argv)
+                break
+            self.raise_if_stopped()
+            self._engine = EngineProcess(self._spec, warm=self._warm, title=self._title)
+            ending = self._step(step)
+        return ending
 
     def raise_if_stopped(self) -> None:
         """Raises Stopped when a stop was asked for or the time is up; no engine runs yet."""
@@ -295,43 +233,39 @@ class _Run:
         if self._stop:
             raise Stopped(self._stop)
 
-    def _step(self, argv: list[str]) -> Ending:
-        self.raise_if_stopped()
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(writer, True)
-        with contextlib.suppress(OSError):  # the user's share of large pipes may be used up (pipe(7))
-            fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    def _step(self, step: int) -> Ending:
+        engine = self._engine
         try:
-            pid = engine_process.start(self._spec, argv, writer, warm=self._warm, title=self._title)
-            self._engine_pid = pid
-        finally:
-            os.close(writer)
-        engine = os.pidfd_open(pid)
+            self.raise_if_stopped()
+            engine.become(step)
+        except BaseException:
+            engine.abandon()
+            raise
         try:
-            self._until_engine_ends(engine, reader)
-            ending = self._collect(pid)
-            self._end_leftovers(reader, ending)
-            self._drain(reader)
+            self._until_ended(engine)
+            ending = self._collect(engine.pid)
+            self._end_leftovers(engine.output, ending)
+            self._drain(engine.output)
         finally:
-            os.close(engine)
-            os.close(reader)
+            engine.close()
         return ending
 
-    def _until_engine_ends(self, engine: int, output: int) -> None:
+    def _until_ended(self, engine: EngineProcess) -> None:
+        pidfd, output = engine.pidfd, engine.output
         poll = select.poll()
-        for fd in (engine, output, self._wake):
+        for fd in (pidfd, output, self._wake):
             poll.register(fd, select.POLLIN)
         while True:
             ready = {fd for fd, _ in poll.poll(self._timeout_ms())}
             if output in ready and not self._pump(output):
                 poll.unregister(output)
-            if engine in ready:
+            if pidfd in ready:
                 return
             self._read_signals()
             self._check_deadline()
             self._stop_descendants()
-            if not ready & {engine, output}:
-                self._reap_orphans()
+            if self._wake in ready:
+                self._reap_orphans(engine.pid)
 
     def _collect(self, pid: int) -> Ending:
         """How the engine ended, and its I/O while the kernel still has the account."""
@@ -398,11 +332,12 @@ class _Run:
             signal_descendants(signal.SIGKILL)
             self._kill_at = now + 0.05
 
-    def _reap_orphans(self) -> None:
+    @staticmethod
+    def _reap_orphans(engine: int) -> None:
         """Collect descendants that became ours; the engine itself is for `_collect`."""
         while True:
             waiting = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if waiting is None or waiting.si_pid == self._engine_pid:
+            if waiting is None or waiting.si_pid == engine:
                 return
             os.waitpid(waiting.si_pid, 0)
 
@@ -433,8 +368,7 @@ class _Run:
 def _io_of(pid: int) -> tuple[int, int]:
     """Bytes of storage read and written by the process and the children it waited for (proc_pid_io(5))."""
     try:
-        with open(f"/proc/{pid}/io", "rb") as file:
-            fields = dict(line.split(b": ") for line in file.read().splitlines())
+        fields = dict(line.split(b": ") for line in _read(f"/proc/{pid}/io").splitlines())
         return int(fields[b"read_bytes"]), int(fields[b"write_bytes"])
     except (OSError, ValueError, KeyError):
         return 0, 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import select
 import sys
 import tempfile
 import types
@@ -28,11 +30,23 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         spec = attempt_files.ShimSpec.load(request["spec"].encode())
-        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
-        pid = engine_process.start(spec, spec.argv, output, warm=True, title=processes.ProcessTitle())
-        os.close(output)
-        _say({"pid": pid})
-        _say({"exit_code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])})
+        engine = engine_process.EngineProcess(spec, warm=True, title=processes.ProcessTitle())
+        engine.become(len(spec.prepare))
+        _say({"pid": engine.pid})
+        with open(request["output"], "ab", buffering=0) as log:
+            _pump(engine, log)
+        _say({"exit_code": os.waitstatus_to_exitcode(os.waitpid(engine.pid, 0)[1])})
+        engine.close()
+
+
+def _pump(engine: Any, log: Any) -> None:
+    """Write what the engine says to the log until it has ended."""
+    over = False
+    while not over:
+        over = engine.pidfd in select.select([engine.output, engine.pidfd], [], [])[0]
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(engine.output, 65536):
+                log.write(chunk)
 
 
 def _say(answer: dict[str, Any]) -> None:

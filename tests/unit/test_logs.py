@@ -201,6 +201,7 @@ def test_a_segment_cut_short_by_a_crash_does_not_stop_the_reader(tmp_path: Path)
     log = SegmentLogStore(tmp_path).open("job", 1)
     assert log.read(10, 100) == (10, b"0123")
     assert log.read(14, 100) == (20, b"0123456789")
+    assert log.tail_offset(5) == 20
 
 
 @pytest.mark.parametrize("spec", [None, b"", b"{", b'{"format": 1}', b"\xff" * 100, "-4", "true", '"10"'])
@@ -432,9 +433,9 @@ class WriterBetweenSteps:
         return os.open(*args, **options)
 
 
-@pytest.mark.parametrize("first_seed", range(0, 400, 100))
+@pytest.mark.parametrize("first_seed", range(0, 200, 50))
 def test_a_reader_is_exact_whatever_the_writer_does_between_its_steps(first_seed: int) -> None:
-    for seed in range(first_seed, first_seed + 100):
+    for seed in range(first_seed, first_seed + 50):
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
             draw = random.Random(seed)
             writer = SegmentWriter(Path(folder), segment_bytes=40, drop_early=draw.random() < 0.5)

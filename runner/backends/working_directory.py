@@ -1,0 +1,87 @@
+"""Makes a job's working directory from its workflow's folder; used by the shim: standard library only."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LEFT_OUT = (".git", ".snakemake", "__pycache__")
+_FICLONE = 0x40049409  # ioctl_ficlone(2)
+_WORTH_SHARING_BYTES = 65536
+
+
+def make(work_dir: str, source: str | None, go_on: Callable[[], None]) -> None:
+    """The working directory, with `source` copied into it; nothing when it is there already.
+
+    Copied beside it and renamed, so that a copy cut short is not taken for whole. `go_on` is called
+    between files and stops the copy by raising. Raises OSError.
+    """
+    if os.path.isdir(work_dir):
+        return
+    fresh = work_dir + ".new"
+    if os.path.lexists(fresh):  # an earlier attempt was cut short
+        import shutil  # noqa: PLC0415 - rare, and its imports would make every fork dearer
+
+        shutil.rmtree(fresh)
+    if source is None:
+        os.mkdir(fresh)
+    else:
+        _copy_tree(source, fresh, go_on)
+    os.rename(fresh, work_dir)
+
+
+def _copy_tree(source: str, target: str, go_on: Callable[[], None]) -> None:
+    """Copy a folder without what belongs to version control or earlier runs; links stay links, modes stay."""
+    go_on()
+    os.mkdir(target)
+    with os.scandir(source) as entries:
+        for entry in entries:
+            place = os.path.join(target, entry.name)
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), place)
+            elif entry.is_dir():
+                if entry.name not in _LEFT_OUT:
+                    _copy_tree(entry.path, place, go_on)
+            elif entry.is_file():
+                _copy_file(entry.path, place)
+                go_on()
+
+
+def _copy_file(source: str, target: str) -> None:
+    """Share the blocks where the file system can (ioctl_ficlone(2)), else let the kernel copy."""
+    fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        about = os.fstat(fd)
+        out = os.open(
+            target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, about.st_mode & 0o777 | 0o600
+        )
+        try:
+            if about.st_size > _WORTH_SHARING_BYTES:
+                try:
+                    fcntl.ioctl(out, _FICLONE, fd)
+                except OSError:
+                    _copy_bytes(fd, out)
+            else:
+                _copy_bytes(fd, out)
+            os.utime(out, ns=(about.st_atime_ns, about.st_mtime_ns))
+        finally:
+            os.close(out)
+    finally:
+        os.close(fd)
+
+
+def _copy_bytes(source: int, target: int) -> None:
+    try:
+        while os.copy_file_range(source, target, 2**30):
+            pass
+        return
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    while chunk := os.read(source, 2**20):
+        os.write(target, chunk)
