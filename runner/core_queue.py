@@ -28,6 +28,11 @@ class CoreQueue:
         self._used = 0
         self._blocked: tuple[str, float] | None = None  # the first job that does not fit, and since when
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a core is free. Safe from any thread."""
+        return self._used < self._max_cores
+
     def take(self, job: Job) -> None:
         self._used += job.spec.cores
 

@@ -14,7 +14,7 @@ import re
 import stat
 from typing import TYPE_CHECKING, Final
 
-from runner.attempt_files import AttemptFiles, InvalidRecord, ShimSpec
+from runner.attempt_files import SEGMENTS_KEPT, AttemptFiles, InvalidRecord, ShimSpec
 from runner.log_watch import LogWatchers
 from runner.ports import Gap
 
@@ -200,12 +200,17 @@ class SegmentLog:
     def _lowest_behind(self, directory: int, index: int, listed: dict[int, int]) -> int | None:
         """The lowest segment behind `index`, None when `listed` has none.
 
-        One listing may show a segment that was made while it was taken and lack others made then too.
-        So it only proves up to where segments were made; a second one shows which of them are kept.
+        A listing may show a segment that was made while it was taken and lack others made then too. So it
+        only proves that all up to its newest were made; which of them are kept is asked one by one.
         """
-        if max(listed, default=0) <= index or index + 1 in listed:
-            return index + 1 if index + 1 in listed else None
-        return min((i for i in self._segments(directory) if i > index), default=None)
+        newest = max(listed, default=0)
+        if newest <= index:
+            return None
+        if index + 1 in listed:
+            return index + 1
+        candidates = {i for i in listed if i > index}
+        candidates.update(range(max(index + 1, newest - SEGMENTS_KEPT + 2), newest))
+        return next((i for i in sorted(candidates) if _exists(directory, i)), newest + 1)
 
     # ------------------------------------------------------------ reading
 
@@ -301,6 +306,13 @@ def _piece(directory: int, offset: int, limit: int, full: int) -> bytes:
         return os.pread(fd, min(limit, full - within), within)
     finally:
         os.close(fd)
+
+
+def _exists(directory: int, index: int) -> bool:
+    try:
+        return _is_ours(os.stat(f"log.{index}", dir_fd=directory, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _specified_segment_bytes(directory: int) -> int | None:

@@ -130,7 +130,9 @@ class Supervisor:
         match event.kind:
             case Change.SUBMITTED | Change.RETRIED:
                 self._may_claim = True
-                self._backend.wake()
+                # Without a free core there is nothing to wake up for: the job that frees one will.
+                if self._queue.has_room:
+                    self._backend.wake()
             case Change.CANCEL_REQUESTED if event.status is JobStatus.RUNNING:
                 self._asked.append(event)
                 self._backend.wake()

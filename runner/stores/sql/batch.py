@@ -37,35 +37,69 @@ class Batch:
         self._pending_change = 0
         self._ceiling: int | None = None
         self._lag = 0
+        self._numbers: dict[str, int] | None = None
+        # Rows to be written together, in the order of their tables' columns.
+        self._jobs: list[tuple[Any, ...]] = []
+        self._specs: list[tuple[Any, ...]] = []
+        self._labels: list[tuple[Any, ...]] = []
+        self._names: list[tuple[Any, ...]] = []
+        self._event_rows: list[tuple[Any, ...]] = []
+        self._keyed: dict[str, tuple[str, Job]] = {}  # added here: fingerprint and job by key
         self.events: list[JobEvent] = []
 
     def add(self, job: Job, key: IdempotencyKey | None, max_pending: int | None) -> Submitted:
-        if key is not None:
-            row = self._cursor.execute(self._statements.by_key, {"key": key.key}).fetchone()
-            if row is not None:
-                if row[-1] != key.fingerprint:
-                    raise IdempotencyMismatch
-                return Submitted(job_of(row[:-1]), replayed=True)
+        if key is not None and (known := self._job_of(key)) is not None:
+            return Submitted(known, replayed=True)
         if max_pending is not None and self._pending() >= max_pending:
             raise QueueFull(max_pending)
-        return Submitted(self._insert(job, key), replayed=False)
+        added = self._insert(job, key)
+        if key is not None:
+            self._keyed[key.key] = (key.fingerprint, added)
+        return Submitted(added, replayed=False)
+
+    def _job_of(self, key: IdempotencyKey) -> Job | None:
+        """The job this key has made. Raises IdempotencyMismatch."""
+        fingerprint, job = self._keyed.get(key.key, (None, None))
+        if job is None:
+            row = self._cursor.execute(self._statements.by_key, {"key": key.key}).fetchone()
+            if row is None:
+                return None
+            fingerprint, job = row[-1], job_of(row[:-1])
+        if fingerprint != key.fingerprint:
+            raise IdempotencyMismatch
+        return job
 
     def _insert(self, job: Job, key: IdempotencyKey | None) -> Job:
-        execute, statements, spec = self._cursor.execute, self._statements, job.spec
+        spec = job.spec
         values = job_values(job, key, self._ceiling_with(micros(job.created_at)))
-        execute(statements.add_job, values)
-        seq = self._cursor.lastrowid
-        assert seq is not None  # an insert has just succeeded
-        execute(statements.add_spec, {"seq": seq, "spec": spec_text(spec)})
-        for label, value in spec.labels.items():
-            execute(statements.add_label, {"key": label, "value": value, "seq": seq})
+        seq = values["seq"] = self._next_number("jobs")
+        self._jobs.append(tuple([values[name] for name in self._statements.job_columns]))
+        self._specs.append((seq, spec_text(spec)))
+        self._labels.extend((label, value, seq) for label, value in spec.labels.items())
         if values["name_folded"] is not None:
-            execute(statements.add_name, {"seq": seq, "name": values["name_folded"]})
+            self._names.append((seq, values["name_folded"]))
         self._count(spec.workflow, job.status, 1)
         self._event(seq, job, Change.SUBMITTED, job.created_at, {})
         return replace(job, seq=seq)
 
+    def _next_number(self, table: str) -> int:
+        if self._numbers is None:
+            self._numbers = dict(self._cursor.execute(self._statements.last_numbers).fetchall())
+        number = self._numbers[table] = self._numbers.get(table, 0) + 1
+        return number
+
+    def _write_rows(self) -> None:
+        """Write what waits: jobs first, the others name them."""
+        statements, cursor = self._statements, self._cursor
+        statements.add_jobs.run(cursor, self._jobs)
+        statements.add_specs.run(cursor, self._specs)
+        statements.add_labels.run(cursor, self._labels)
+        statements.add_names.run(cursor, self._names)
+        statements.add_events.run(cursor, self._event_rows)
+
     def update(self, updates: Sequence[Update]) -> list[Job | None]:
+        if self._jobs:
+            self._write_rows()  # one of them may be meant
         return [self._update(update) for update in updates]
 
     def _update(self, update: Update) -> Job | None:
@@ -89,6 +123,8 @@ class Batch:
 
     def delete(self, job: Job) -> bool:
         execute, statements = self._cursor.execute, self._statements
+        self._write_rows()
+        self._keyed.clear()  # from here on the tables know better
         row = execute(statements.by_id, {"id": job.id}).fetchone()
         if row is None:
             return False
@@ -108,6 +144,7 @@ class Batch:
         self._cursor.execute(self._statements.set_fact, {"name": name, "value": value})
 
     def finish(self) -> None:
+        self._write_rows()
         changes = [
             {"workflow": workflow, "status": status, "jobs": jobs}
             for (workflow, status), jobs in self._moved.items()
@@ -140,18 +177,6 @@ class Batch:
             self._pending_change += change
 
     def _event(self, seq: int, job: Job, kind: Change, at: datetime, data: Mapping[str, Any]) -> None:
-        status, attempt = job.status, job.attempt
-        self._cursor.execute(
-            self._statements.add_event,
-            {
-                "job_seq": seq,
-                "kind": kind.value,
-                "status": status.value,
-                "attempt": attempt,
-                "at": micros(at),
-                "data": data_text(data),
-            },
-        )
-        number = self._cursor.lastrowid
-        assert number is not None  # an insert has just succeeded
+        number, status, attempt = self._next_number("job_events"), job.status, job.attempt
+        self._event_rows.append((number, seq, kind.value, status.value, attempt, micros(at), data_text(data)))
         self.events.append(JobEvent(number, job.id, kind, status, attempt, at, data))

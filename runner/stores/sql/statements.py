@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from runner.jobs import JobStatus
+from runner.stores.sql.inserts import Insert
 from runner.stores.sql.rows import JOB_COLUMNS
 from runner.stores.sql.schema import JOB_COUNTS, JOB_EVENTS, JOB_LABELS, JOB_SPECS, JOBS, STORE_FACTS
 
@@ -71,15 +72,16 @@ class Statements:
         def made(element: Any, **arguments: Any) -> str:
             return sql_of(element, dialect, **arguments)
 
-        self.add_job = made(sa.insert(JOBS), column_keys=[c.name for c in JOBS.c if c.name != "seq"])
-        self.add_spec = made(sa.insert(JOB_SPECS))
-        self.add_label = made(sa.insert(JOB_LABELS))
-        self.add_event = made(
-            sa.insert(JOB_EVENTS), column_keys=[c.name for c in JOB_EVENTS.c if c.name != "seq"]
-        )
+        self.job_columns = tuple(column.name for column in JOBS.c)
+        self.add_jobs = Insert("jobs", self.job_columns)
+        self.add_specs = Insert("job_specs", [column.name for column in JOB_SPECS.c])
+        self.add_labels = Insert("job_labels", [column.name for column in JOB_LABELS.c])
+        self.add_events = Insert("job_events", [column.name for column in JOB_EVENTS.c])
+        self.add_names = Insert("job_names", ["rowid", "name"])
+        # The greatest seq ever given out, of jobs and of events: none is used twice.
+        self.last_numbers = "SELECT name, seq FROM sqlite_sequence"
         self.set_moved = made(_compare_and_set(with_status=True))
         self.set_unmoved = made(_compare_and_set(with_status=False))
-        self.add_name = "INSERT INTO job_names (rowid, name) VALUES (:seq, :name)"
         # An index without the names themselves has to be told what it held.
         self.delete_name = (
             "INSERT INTO job_names (job_names, rowid, name) "
