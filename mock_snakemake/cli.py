@@ -15,6 +15,18 @@ from mock_snakemake.snakefile import needed_for, read_rules
 from mock_snakemake.streams import Console, Events
 
 _LAUNCH_FLAGS = ("-I", "-S")
+_FLAG_NAMES = ("keep-going", "forceall", "dry-run", "rerun-incomplete", "unlock")
+_VALUE_NAMES = (
+    "snakefile",
+    "directory",
+    "cores",
+    "configfile",
+    "scheduler",
+    "profile",
+    "workflow-profile",
+    "logger",
+    "logger-snakeline-path",
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,12 +65,34 @@ def _cores(text: str) -> int:
 _PARSER = _parser()
 
 
+_FLAGS = {f"--{name}": name.replace("-", "_") for name in _FLAG_NAMES}
+_VALUES = {f"--{name}": name.replace("-", "_") for name in _VALUE_NAMES}
+_DEFAULTS = vars(_PARSER.parse_args([]))
+
+
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    """What the service writes is read here at a fraction of the price; everything else is for argparse."""
+    found = dict(_DEFAULTS)
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            found["targets"] = list(words)
+        elif word in _FLAGS:
+            found[_FLAGS[word]] = True
+        elif word in _VALUES and (value := next(words, "-"))[:1] != "-":
+            found[_VALUES[word]] = value
+        else:
+            return _PARSER.parse_args(argv)
+    if found["cores"] != 1:
+        try:
+            found["cores"] = _cores(found["cores"])
+        except argparse.ArgumentTypeError:
+            return _PARSER.parse_args(argv)
+    return argparse.Namespace(**found)
+
+
 def preload() -> None:
-    """Warm up what a first run would pay for; called once in a process that forks runs."""
-    flags = ["--rerun-incomplete", "--keep-going", "--forceall", "--dry-run", "--unlock"]
-    values = ["--snakefile", "x", "--configfile", "x", "--logger", "snakeline", "--profile", "none"]
-    for targets in ([], ["all"]):
-        _PARSER.parse_args(["--cores", "1", *flags, *values, "--", *targets])
+    """Called once in a process that forks runs: importing this module was all there is to do."""
 
 
 def main(argv: list[str]) -> int:
@@ -67,7 +101,7 @@ def main(argv: list[str]) -> int:
     How an interpreter was told to start this program (`-I -S …/__main__.py`) may still be in front:
     a warm process is given the whole command line. Raises SystemExit(2) for arguments it does not know.
     """
-    arguments = _PARSER.parse_args(_own(argv))
+    arguments = _parsed(_own(argv))
     console = Console()
     events = Events(arguments.logger_snakeline_path if arguments.logger == "snakeline" else None)
     try:
