@@ -66,7 +66,8 @@ def test_sigterm_ends_streams_and_long_polls_at_once_and_exits_0(tmp_path: Path)
             socket.create_connection(target_address) as half,
         ):
             half.sendall(
-                b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+                b"POST /jobs HTTP/1.1\r\nHost: x\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
             )
             follows = [pool.submit(follow, number) for number in range(12)]
             polls = [pool.submit(poll, number) for number in range(6)]
