@@ -96,6 +96,7 @@ def _write_through_shim(directory: Path, size: int) -> float:
         warm=lambda: None,
         log_limit_bytes=2 * GIB,
         stop_grace_s=1.0,
+        open_files=1024,
     )
     backend.start()
     try:

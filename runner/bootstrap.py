@@ -11,6 +11,7 @@ from runner.engines.mock import MockEngine
 from runner.engines.snakemake import SnakemakeEngine
 from runner.errors import StoreUnavailable
 from runner.events import EventBus
+from runner.isolation.descriptors import raise_limit
 from runner.isolation.probe import probe
 from runner.logs import SegmentLogStore
 from runner.service import Check, JobService, check_disk, check_engine
@@ -79,6 +80,7 @@ def build_runner(settings: RunnerSettings) -> Runner:
         warm=engine.warm_spec if settings.warm_start else lambda: None,
         log_limit_bytes=settings.log_limit_bytes,
         stop_grace_s=settings.stop_grace_s,
+        open_files=raise_limit(),
     )
     supervisor = Supervisor(
         settings=settings,

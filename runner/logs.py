@@ -108,18 +108,13 @@ class SegmentLog:
         if directory is None:
             return 0
         try:
-            for _ in range(_TRIES):
-                size = self._end(directory)
-                floor = self._kept_from(directory)
-                if lines < 1 or size <= floor:
-                    return size
-                start, is_whole = self._line_start(directory, floor, size, lines)
-                kept_from = self._kept_from(directory)
-                # When the writer has dropped more than that meanwhile, the search begins again. When it
-                # has not, the log is damaged, and its tail begins behind the damage.
-                if start >= kept_from and (is_whole or kept_from == floor):
-                    return start
-            return self._kept_from(directory)
+            floor = self._kept_from(directory)
+            size = self._end(directory)
+            if lines < 1 or size <= floor:
+                return size
+            start = self._line_start(directory, floor, size, lines)
+            # The writer may have dropped more than that meanwhile.
+            return max(start, self._kept_from(directory))
         finally:
             os.close(directory)
 
@@ -249,22 +244,17 @@ class SegmentLog:
             offset = following * full
         return offset, b""
 
-    def _line_start(self, directory: int, floor: int, size: int, lines: int) -> tuple[int, bool]:
-        """Where the last `lines` lines begin, `floor` if it has fewer; and whether it was all there."""
+    def _line_start(self, directory: int, floor: int, size: int, lines: int) -> int:
+        """Where the last `lines` lines begin; if there are fewer, where what is whole begins."""
         high = size
         wanted = lines  # newlines to find, going back; the one that ends the log is no line of its own
-        is_whole = True
         while high > floor:
             low = max(floor, high - _TAIL_BLOCK_BYTES)
             start, block = self._read(directory, low, high - low)
-            is_whole = is_whole and start == low
-            while block and start + len(block) < high:  # on to what hangs together with the end
-                is_whole = False
+            while block and start + len(block) < high:  # over a gap that has grown into it, or damage
                 start, block = self._read(directory, start + len(block), _TAIL_BLOCK_BYTES)
             if start >= high:
-                return high, False
-            if not is_whole:
-                floor = start
+                return high
             block = block[: high - start]
             if high == size and block.endswith(b"\n"):
                 wanted += 1
@@ -273,10 +263,10 @@ class SegmentLog:
                 at = len(block)
                 for _ in range(wanted):
                     at = block.rfind(b"\n", 0, at)
-                return start + at + 1, is_whole
+                return start + at + 1
             wanted -= count
             high = start
-        return floor, is_whole
+        return floor
 
 
 def _is_ours(status: os.stat_result) -> bool:

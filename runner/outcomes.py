@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from runner.jobs import Job, Progress
 
 
+_MESSAGE_CHARS = 16_384
+
+
 def reason_of(record: ExitRecord, *, cancel_requested: bool) -> Reason:
     """Why the attempt ended.
 
@@ -80,7 +83,12 @@ def _message(job: Job, record: ExitRecord, reason: Reason, explained: str | None
     if record.survivors:
         note = f"{record.survivors} processes of the job could not be killed and still run."
         text = f"{text} {note}" if text else note
-    return text
+    return _storable(text) if text else None
+
+
+def _storable(text: str) -> str:
+    """Much of it was written by the job: no NUL, no lone surrogate, not without end."""
+    return text[:_MESSAGE_CHARS].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _signal_name(number: int | None) -> str:

@@ -33,7 +33,7 @@ from runner.jobs import (
     retried,
 )
 from runner.outcomes import cancelled_before_start, launch_failed, lost, outcome_of
-from runner.ports import Ended, Handle, LaunchRequest, Lost, NotStarted, Running, Update
+from runner.ports import Ended, Handle, LaunchRequest, Lost, NotStarted, Running, RunState, Update
 from runner.sampler import Sample, Sampler
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
         JobStore,
         LogStore,
         Observation,
-        RunState,
         WorkflowRegistry,
     )
     from runner.settings import RunnerSettings
@@ -218,21 +217,21 @@ class Supervisor:
             case NotStarted():
                 self._unlaunched.append(handle)
             case Ended(record):
-                reader_state, rss = self._finish(handle)
+                told, rss = self._finish(handle)
                 explained = None
                 if record.launch_error is None and record.exit_code != 0:
-                    explained = self._engine.explain(reader_state, self._log_tail(handle))
+                    explained = self._explain(handle, told)
                 outcome = outcome_of(
                     active.job,
                     record,
                     explained=explained,
-                    progress=reader_state.progress,
+                    progress=told.progress,
                     sampled_rss_bytes=rss,
                 )
                 self._outcomes.append((handle, outcome))
             case Lost(detail):
-                reader_state, _ = self._finish(handle)
-                self._outcomes.append((handle, lost(active.job, detail, progress=reader_state.progress)))
+                told, _ = self._finish(handle)
+                self._outcomes.append((handle, lost(active.job, detail, progress=told.progress)))
             case _:
                 assert_never(observation)
 
@@ -243,14 +242,22 @@ class Supervisor:
     def _finish(self, handle: Handle) -> tuple[RunState, int]:
         """What the run told of itself, read to its end, and the largest memory seen."""
         finished = self._sampler.finish(handle)
-        reader, rss = finished if finished is not None else (self._engine.reader(self._files(handle)), 0)
-        reader.advance()
+        try:
+            reader, rss = finished if finished is not None else (self._engine.reader(self._files(handle)), 0)
+            reader.advance()
+        except Exception:  # noqa: BLE001 - written by the job: whatever it is, the result counts without it
+            _log.exception("job.events_unreadable", job_id=handle.job_id, attempt=handle.attempt)
+            return RunState(), 0
         return reader.state, rss
 
-    def _log_tail(self, handle: Handle) -> bytes:
-        log = self._logs.open(handle.job_id, handle.attempt)
-        _, data = log.read(max(0, log.size() - _TAIL_BYTES), _TAIL_BYTES)
-        return data
+    def _explain(self, handle: Handle, told: RunState) -> str | None:
+        try:
+            log = self._logs.open(handle.job_id, handle.attempt)
+            _, tail = log.read(max(0, log.size() - _TAIL_BYTES), _TAIL_BYTES)
+            return self._engine.explain(told, tail)
+        except Exception:  # noqa: BLE001 - as for events
+            _log.exception("job.log_unreadable", job_id=handle.job_id, attempt=handle.attempt)
+            return None
 
     # ------------------------------------------------------------ stopping
 
@@ -367,6 +374,11 @@ class Supervisor:
                 self._fail_launch(handle, str(error))
             except OSError as error:
                 self._fail_launch(handle, f"The job's files could not be written: {error.strerror}.")
+            except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others waiting
+                _log.exception("supervisor.launch_failed", job_id=handle.job_id)
+                self._fail_launch(
+                    handle, f"The job could not be launched: {error!r}; the service's log says more."
+                )
 
     def _launch(self, active: _Active) -> None:
         job = active.job

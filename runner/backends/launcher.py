@@ -100,8 +100,10 @@ def main(arguments: list[str]) -> int:
     control = socket.socket(fileno=os.dup(0))
     _expose(setup["packages"])
     from runner.backends import shim  # noqa: PLC0415 - found once `_expose` has run
+    from runner.isolation.descriptors import restore_limit  # noqa: PLC0415
     from runner.isolation.processes import ProcessTitle  # noqa: PLC0415
 
+    restore_limit(setup["open_files"])
     title = ProcessTitle()
     title.set("snakeline-lnch", "snakeline: launcher" + (" (warm)" if setup["warm"] else ""))
     obstacle = _preload(setup)

@@ -59,14 +59,20 @@ Answer = Ready | Forked | Refused | Gone
 class LauncherProcess:
     """One launcher. Not thread-safe: it belongs to the supervisor's thread."""
 
-    def __init__(self, spec: WarmSpec, *, warm: bool) -> None:
+    def __init__(self, spec: WarmSpec, *, warm: bool, open_files: int) -> None:
         """Start it; it answers `Ready` once it may be used. Raises BackendUnavailable.
 
-        `warm` says whether engines may run in its forks or must be executed.
+        `warm` says whether engines may run in its forks or must be executed; `open_files` is how many
+        files its forks may open.
         """
         self.spec = spec
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        setup = {"packages": dict(spec.packages), "preload": spec.preload, "warm": warm}
+        setup = {
+            "packages": dict(spec.packages),
+            "preload": spec.preload,
+            "warm": warm,
+            "open_files": open_files,
+        }
         flags = ["-I", "-S"] if spec.isolated else ["-I"]
         # The padding is room for the titles of the processes forked from it.
         argv = [spec.python, *flags, _PROGRAM, json.dumps(setup), " " * 200]

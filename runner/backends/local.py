@@ -51,12 +51,14 @@ class LocalBackend:
         warm: Callable[[], WarmSpec | None],
         log_limit_bytes: int,
         stop_grace_s: float,
+        open_files: int,
     ) -> None:
         self._data_dir = data_dir
         self._warm = warm
         self._cold = WarmSpec(python, isolated=True, packages={"runner": _runner_folder()}, preload=None)
         self._log_segment_bytes = segment_bytes(log_limit_bytes)
         self._stop_grace_s = stop_grace_s
+        self._open_files = open_files
         self._launcher: LauncherProcess | None = None
         self._failures = 0
         self._epoll = select.epoll()
@@ -104,11 +106,11 @@ class LocalBackend:
         spec = self._warm()
         if spec is not None:
             try:
-                self._launcher = LauncherProcess(spec, warm=True)
+                self._launcher = LauncherProcess(spec, warm=True, open_files=self._open_files)
             except BackendUnavailable as error:
                 _log.warning("launcher.cold", detail=str(error))
         if self._launcher is None:
-            self._launcher = LauncherProcess(self._cold, warm=False)
+            self._launcher = LauncherProcess(self._cold, warm=False, open_files=self._open_files)
         self._epoll.register(self._launcher.fileno(), select.EPOLLIN)
         for directory in self._launching:
             self._launcher.request(directory)
@@ -222,7 +224,7 @@ class LocalBackend:
             elif self._launcher is not None and fd == self._launcher.fileno():
                 self._hear_launcher(self._launcher)
         for handle in list(self._unwatched):
-            self._look_again(handle)
+            self._look_again_soon(handle)
         found, self._found = self._found, []
         return found
 
@@ -231,7 +233,15 @@ class LocalBackend:
         del self._pidfds[handle], self._pids[handle]
         self._epoll.unregister(pidfd)
         os.close(pidfd)
-        self._look_again(handle)
+        self._look_again_soon(handle)
+
+    def _look_again_soon(self, handle: Handle) -> None:
+        """Look now, or once more in a second when the files cannot be looked at: an end is never missed."""
+        try:
+            self._look_again(handle)
+        except OSError as error:
+            _log.warning("attempt.unreadable", job_id=handle.job_id, error=error.strerror)
+            self._unwatched.add(handle)
 
     def _look_again(self, handle: Handle) -> None:
         """Report what became of it; a shim that found the attempt taken may have left another one running."""

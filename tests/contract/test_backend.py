@@ -116,6 +116,7 @@ def test_a_job_has_its_own_session_directory_environment_and_descriptors(attempt
     assert facts["stdin"] == "/dev/null"
     assert facts["leader"] is True
     assert facts["umask"] == 0o077
+    assert facts["open_files"] == 256
     assert facts["blocked"] == []
     assert facts["sigint_default"] is True
 
@@ -298,6 +299,7 @@ def test_an_exit_that_nobody_watched_is_found_afterwards(attempts: Attempts) -> 
         warm=lambda: None,
         log_limit_bytes=2**20,
         stop_grace_s=1,
+        open_files=256,
     )
     wait_until(lambda: is_over(attempts.observe(handle)), what="the end")
     assert recorded(attempts.observe(handle)).exit_code == 23

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def _facts() -> dict[str, object]:
         "stdin": os.readlink("/proc/self/fd/0"),
         "leader": os.getsid(0) == os.getpid() == os.getpgid(0),
         "umask": mask,
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "sigint_default": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
     }

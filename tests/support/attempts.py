@@ -43,6 +43,7 @@ class Attempts:
             warm=lambda: warm if self.warm else None,
             log_limit_bytes=self._log_limit_bytes,
             stop_grace_s=self._stop_grace_s,
+            open_files=256,
         )
         backend.start()
         return backend

@@ -109,6 +109,16 @@ def test_an_end_without_the_engines_words_still_says_what_happened(
     assert outcome.error_message == text
 
 
+def test_a_message_made_of_the_jobs_own_bytes_can_be_stored_and_has_an_end() -> None:
+    nasty = "NUL \0, half a pair \ud800, " + "x" * 100_000
+    message = outcome_of(
+        job(), record(exit_code=1), explained=nasty, progress=None, sampled_rss_bytes=0
+    ).error_message
+    assert message is not None
+    assert message.startswith("NUL \ufffd, half a pair ?, xxx")
+    assert len(message.encode()) < 20_000
+
+
 def test_a_lost_attempt_has_no_code_and_no_signal() -> None:
     outcome = lost(job(), "its record is damaged", progress=None)
     assert (outcome.exit_code, outcome.exit_signal, outcome.usage) == (None, None, None)
