@@ -13,6 +13,8 @@ PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 ENGINE := $(SNAKEMAKE_VENV)/.engine
+PEERS_VENV := .venv-bench
+PEERS := $(PEERS_VENV)/.peers
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -54,6 +56,7 @@ check: $(DEV) ## Check format, lint, layers and types
 
 .PHONY: bench
 bench: $(DEV) snakemake-env ## Measure speed against peers and limits, as ratios
+	@$(MAKE) --no-print-directory $(PEERS) || echo "Some peers could not be installed: they are left out."
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
 .PHONY: snakemake-env
@@ -79,7 +82,7 @@ lock: ## Rewrite the lock files from pyproject.toml (ARGS=--upgrade for newer ve
 
 .PHONY: clean
 clean: ## Remove environments and caches, never your data (.snakeline)
-	rm -rf $(VENV) $(SNAKEMAKE_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SNAKEMAKE_VENV) $(PEERS_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- environments
@@ -110,4 +113,14 @@ $(ENGINE): requirements-snakemake.lock
 	$(call make-venv,$(SNAKEMAKE_VENV))
 	@echo "Installing Snakemake in $(SNAKEMAKE_VENV) ..."
 	@$(SNAKEMAKE_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements-snakemake.lock
+	@touch $@
+
+# What the benchmarks compare with; as root, also the peers that the distribution has.
+$(PEERS): benchmarks/requirements-bench.lock
+	$(call make-venv,$(PEERS_VENV))
+	@echo "Installing the benchmarks' peers in $(PEERS_VENV) ..."
+	@$(PEERS_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r $<
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v parallel >/dev/null; then \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends parallel task-spooler >/dev/null; \
+	fi || echo "parallel and task-spooler could not be installed."
 	@touch $@

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_IDLE_SHARE = 200  # rest 200 times as long as a look took: half a percent of a core
+_IDLE_SHARE = 400  # rest 400 times as long as a look took: a quarter of a percent of a core
 _PROGRESS_EVERY_S = 0.5
 _USAGE_EVERY_S = 2.0
 
