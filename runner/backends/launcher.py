@@ -103,6 +103,7 @@ def main(arguments: list[str]) -> int:
     from runner.isolation.descriptors import restore_limit  # noqa: PLC0415
     from runner.isolation.processes import ProcessTitle  # noqa: PLC0415
 
+    shim.set_handlers()
     restore_limit(setup["open_files"])
     title = ProcessTitle()
     title.set("snakeline-lnch", "snakeline: launcher" + (" (warm)" if setup["warm"] else ""))
@@ -115,7 +116,6 @@ def main(arguments: list[str]) -> int:
 
     waker, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    shim.set_handlers()
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(waker, select.POLLIN)

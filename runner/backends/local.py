@@ -208,6 +208,8 @@ class LocalBackend:
     def _signal(self, handle: Handle, *, force: bool) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfds[handle], signal.SIGUSR1 if force else signal.SIGTERM)
+            # A job may have stopped its own shim.
+            signal.pidfd_send_signal(self._pidfds[handle], signal.SIGCONT)
 
     # ------------------------------------------------------------ waiting
 
