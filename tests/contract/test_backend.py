@@ -252,7 +252,7 @@ def test_a_stop_leaves_no_descendant_behind(attempts: Attempts, kind: str) -> No
 
 
 def test_what_a_job_leaves_running_is_ended_with_it_and_its_result_stays(attempts: Attempts) -> None:
-    handle = attempts.launch("spawn=plain", "spawn=setsid", "spawn=daemon", "exit=0")
+    handle = attempts.launch("spawn=plain", "spawn=setsid", "spawn=daemon", "spawn=stubborn", "exit=0")
     record = recorded(attempts.end(handle))
     assert (record.exit_code, record.stopped, record.survivors) == (0, None, 0)
     assert alive(attempts.files(handle).work) == []
@@ -328,6 +328,18 @@ def test_a_killed_shim_is_a_lost_attempt_whose_processes_are_gone(attempts: Atte
     assert isinstance(attempts.end(handle), Lost)
     work = attempts.files(handle).work
     wait_until(lambda: alive(work) == [], what="its processes are gone")
+
+
+def test_a_lost_attempt_is_never_started_again(attempts: Attempts, tmp_path: Path) -> None:
+    acts = (f"count={tmp_path / 'starts'}", "sleep=60")
+    handle = attempts.launch(*acts)
+    shim = psutil.Process(attempts.until_running(handle))
+    wait_until((tmp_path / "starts").exists, what="the start")
+    shim.kill()
+    assert isinstance(attempts.end(handle), Lost)
+    attempts.launch(*acts)
+    assert isinstance(attempts.end(handle), Lost)
+    assert len((tmp_path / "starts").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -137,18 +137,19 @@ def test_a_workflow_folder_that_cannot_be_copied_is_a_launch_error_that_names_th
 
 
 def test_jobs_leave_no_descriptor_no_zombie_and_no_thread_behind(runner: RunningRunner) -> None:
-    def run_some() -> None:
-        for job in [runner.submit() for _ in range(30)]:
+    def run(count: int) -> None:
+        for job in [runner.submit() for _ in range(count)]:
             runner.ended(job)
 
     me = psutil.Process()
-    run_some()  # the store's readers are opened when they are first needed
-    before = (me.num_fds(), threading.active_count())
-    run_some()
+    run(20)
+    threads, descriptors = threading.active_count(), me.num_fds()
+    run(60)
     launcher = the_launcher()
     wait_until(lambda: not launcher.children(), what="the launcher has no children left")
-    wait_until(lambda: me.num_fds() <= before[0], what="no more descriptors than before")
-    assert threading.active_count() <= before[1]
+    # The store may open a few more readers meanwhile; a leak would be one for each job.
+    assert me.num_fds() < descriptors + 30
+    assert threading.active_count() <= threads
     assert launcher.num_fds() <= 8
 
 

@@ -70,6 +70,11 @@ def _spawn(kind: str) -> None:
         subprocess.Popen(sleep)
     elif kind == "setsid":
         subprocess.Popen(sleep, start_new_session=True)
+    elif kind == "stubborn":  # there is no telling it
+        deaf = "import signal,time; signal.signal(15, 1); print(flush=True); time.sleep(300)"
+        child = subprocess.Popen([sys.executable, "-I", "-S", "-c", deaf], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
     elif kind == "daemon":
         daemonise = (
             "import os,subprocess; os.fork() and os._exit(0); os.setsid(); "
