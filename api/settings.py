@@ -9,7 +9,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 import runner
 from api.machine_cores import machine_cores
@@ -34,10 +40,24 @@ def bundled_workflows() -> Path:
     return installed if installed.is_dir() else package.parent / "workflows"
 
 
-class ServiceSettings(BaseModel):
+class ServiceSettings(BaseSettings):
     """Every setting; the environment variable is the field's name in capitals behind `SNAKELINE_`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", allow_inf_nan=False
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' form
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # What `load_settings` hands in, and nothing behind its back.
+        return (init_settings,)
 
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(
@@ -155,8 +175,10 @@ def load_settings(environ: Mapping[str, str]) -> ServiceSettings:
     unknown = sorted(values.keys() - known.keys())
     if unknown:
         raise SettingsError("; ".join(_misspelt(name, list(known)) for name in unknown))
+    source = EnvSettingsSource(ServiceSettings)
+    source.env_vars = {name.lower(): value.strip() for name, value in values.items()}
     try:
-        return ServiceSettings.model_validate({known[name]: value.strip() for name, value in values.items()})
+        return ServiceSettings(**source())
     except ValidationError as error:
         raise SettingsError("; ".join(_one_line(detail) for detail in error.errors())) from None
 
