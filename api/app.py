@@ -108,7 +108,7 @@ class Application(FastAPI):
             )
             document["components"]["schemas"].update(models["$defs"])
             # FastAPI drops every null, also those of examples.
-            for model in (schemas.Job, schemas.Workflow):
+            for model in schemas.SHOWN:
                 document["components"]["schemas"][model.__name__].update(examples=schemas.examples(model))
             self.openapi_schema = with_problems(document)
         return self.openapi_schema

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from api.problems import MEDIA_TYPE
+from api import problems as kinds
+from api.problems import MEDIA_TYPE, Problem, invalid_fields, invalid_query, problem_of
+from runner.errors import (
+    InvalidTransition,
+    JobNotFound,
+    QueueFull,
+    RunnerError,
+    StorageFull,
+    StoreUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _DESCRIPTIONS = {
     400: "The request is malformed.",
@@ -30,12 +42,50 @@ PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 ETAG: dict[str, Any] = {"ETag": {"description": "The job's version, weak.", "schema": {"type": "string"}}}
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+_JOB_ID = "019ab5f0-1c2d-7e3f-8a4b-5c6d7e8f9a0b"
+_REQUEST_ID = "6f1c2f0c4d8e4b0f9a4f3f1f6f0d9a11"
+_REQUEST_ID_HEADER = {
+    "description": "The request's id: the caller's, if it sent a sane one.",
+    "schema": {"type": "string"},
+}
+
+
+def example(error: RunnerError | Problem) -> dict[str, Any]:
+    """The document that this error is answered with."""
+    problem = problem_of(error) if isinstance(error, RunnerError) else error
+    return problem.document(_REQUEST_ID)
+
+
+_EXAMPLES = {
+    400: example(Problem(kinds.MALFORMED_JSON, "The body is not valid JSON: EOF while parsing a value.")),
+    404: example(JobNotFound(_JOB_ID)),
+    408: example(Problem(kinds.BODY_TOO_SLOW, "The body must arrive within 30 s.")),
+    409: example(InvalidTransition(_JOB_ID, "completed", "cancel_requested")),
+    413: example(Problem(kinds.BODY_TOO_LARGE, "The body must not be larger than 1048576 bytes.")),
+    415: example(
+        Problem(kinds.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON in UTF-8, with its Content-Type.")
+    ),
+    416: example(Problem(kinds.RANGE_NOT_SATISFIABLE, "The log has 1339 bytes; none lie in this range.")),
+    422: example(invalid_fields(({"pointer": "/cores", "detail": "Input should be a valid integer"},))),
+    429: example(QueueFull(100_000)),
+    500: example(Problem(kinds.INTERNAL, "The service's log says more under this request_id.")),
+    503: example(StoreUnavailable("The store cannot be used now: database is locked.")),
+    507: example(StorageFull("The job was not accepted: 12 MiB free, 64 MiB needed: make room there.")),
+}
+
+# Of a route without a body.
+BAD_PARAMETER = {422: example(invalid_query("limt", "is unknown"))}
+
+
+def problems(
+    *statuses: int, examples: Mapping[int, dict[str, Any]] | None = None
+) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route that may answer with these problems; 500 is always among them."""
+    shown = {**_EXAMPLES, **(examples or {})}
     return {
         status: {
             "description": _DESCRIPTIONS[status],
-            "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}},
+            "content": {MEDIA_TYPE: {"schema": PROBLEM_REF, "example": shown[status]}},
             **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
         }
         for status in sorted({*statuses, 500})
@@ -47,13 +97,15 @@ def header(description: str) -> dict[str, Any]:
 
 
 def with_problems(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without FastAPI's own form of a 422, which no route answers."""
+    """The document without FastAPI's own form of a 422, and with the header that every answer has."""
     for path in document["paths"].values():
         for operation in path.values():
             refused = operation["responses"].get("422", {}).get("content", {})
             if MEDIA_TYPE not in refused:
                 operation["responses"].pop("422", None)
             refused.pop("application/json", None)
+            for response in operation["responses"].values():
+                response.setdefault("headers", {})["X-Request-ID"] = _REQUEST_ID_HEADER
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
     return document

@@ -24,8 +24,7 @@ class HeadAsGet:
                 await send(message)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await self._app({**scope, "method": "GET", "snakeline.method": "HEAD"}, receive, headers_only)
-
-
-def is_head(scope: Scope) -> bool:
-    return scope.get("snakeline.method") == "HEAD"
+        # A range means nothing to HEAD (RFC 9110, section 14.2).
+        headers = [pair for pair in scope["headers"] if pair[0] != b"range"]
+        as_get = {**scope, "method": "GET", "snakeline.method": "HEAD", "headers": headers}
+        await self._app(as_get, receive, headers_only)

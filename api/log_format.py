@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import logging
-import sys
-from typing import Literal
+import os
+from contextlib import suppress
+from typing import Literal, TextIO, cast
 
 import structlog
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+_STDERR = 2
+
+
+class StderrLines(io.TextIOBase):
+    """Standard error as a place for log lines: a line that cannot be written is lost and disturbs nobody.
+
+    Otherwise a full disk, or a reader of our log that has gone, would break the requests that are logged.
+    """
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            os.write(_STDERR, text.encode("utf-8", "replace"))
+        return len(text)
 
 
 def configure_logging(level: Literal["debug", "info", "warning", "error"]) -> None:
@@ -19,14 +36,15 @@ def configure_logging(level: Literal["debug", "info", "warning", "error"]) -> No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    lines = cast("TextIO", StderrLines())
     as_json = structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[*shared, as_json],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(lines),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=as_json, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=_LEVELS[level], force=True)
     # What these say of every start says nothing that our start-up line does not.

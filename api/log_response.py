@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.responses import Response
 
-from api.head_requests import is_head
 from api.log_range import Span
 from api.state import in_thread
 
@@ -51,10 +50,8 @@ class LogResponse(Response):
             length += len(self._marker) - skipped
         super().__init__(None, status, {**headers, "Content-Length": str(length)}, TEXT)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as in ASGI
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if is_head(scope):
-            return
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             for index, part in enumerate(self._parts()):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from api.head_requests import is_head
 from api.log_response import PIECE_BYTES, TEXT, gap_marker
 from api.sse import HEARTBEAT, TextEvents, sse_event
 from api.state import in_thread
@@ -113,10 +112,8 @@ class FollowResponse(Response):
         )
         del self.headers["content-length"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as in ASGI
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        if is_head(scope):
-            return
         wake = Wake(self._state.service, self._job_id, self._state.stop, receive)
         async with self._log.watch() as watch, wake:
             wake.also_on(watch)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from runner import errors as runner_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from starlette.requests import Request
 
@@ -57,11 +57,14 @@ INVALID_REQUEST = Kind(422, "invalid-request", "The request is not valid")
 MALFORMED_JSON = Kind(400, "malformed-json", "The body is not JSON")
 INVALID_CURSOR = Kind(400, "invalid-cursor", "The cursor cannot be used")
 UNSUPPORTED_MEDIA_TYPE = Kind(415, "unsupported-media-type", "The body has the wrong content type")
+BODY_INCOMPLETE = Kind(400, "body-incomplete", "The body did not arrive in full")
 BODY_TOO_LARGE = Kind(413, "body-too-large", "The body is too large")
 BODY_TOO_SLOW = Kind(408, "body-too-slow", "The body did not arrive in time")
 RANGE_NOT_SATISFIABLE = Kind(416, "range-not-satisfiable", "The log has no such range")
 NOT_READY = Kind(503, "not-ready", "The service is not ready")
 INTERNAL = Kind(500, "internal-error", "Something went wrong in the service")
+
+_RETRY_AFTER_S = 5
 
 
 class Problem(Exception):
@@ -73,54 +76,61 @@ class Problem(Exception):
         detail: str,
         errors: tuple[Mapping[str, str], ...] = (),
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.errors = errors
         self.headers = headers
+        self.members = members
+
+    def document(self, name: str) -> dict[str, Any]:
+        """What is answered to the request called `name`; `members` are further fields."""
+        document: dict[str, Any] = {
+            "type": self.kind.slug,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "request_id": name,
+            **(self.members or {}),
+        }
+        if self.errors:
+            document["errors"] = list(self.errors)
+        return document
+
+    def response(self) -> Response:
+        document = to_json(self.document(request_id.get()))
+        return Response(document, self.kind.status, dict(self.headers or {}), MEDIA_TYPE)
 
 
-def problem_response(
-    kind: Kind,
-    detail: str,
-    *,
-    errors: Iterable[Mapping[str, str]] = (),
-    headers: Mapping[str, str] | None = None,
-    members: Mapping[str, Any] | None = None,
-) -> Response:
-    """The answer for one problem; `members` are further fields of the document."""
-    document: dict[str, Any] = {
-        "type": kind.slug,
-        "title": kind.title,
-        "status": kind.status,
-        "detail": detail,
-        "request_id": request_id.get(),
-        **(members or {}),
-    }
-    listed = list(errors)
-    if listed:
-        document["errors"] = listed
-    return Response(to_json(document), kind.status, dict(headers or {}), MEDIA_TYPE)
+def problem_response(kind: Kind, detail: str) -> Response:
+    return Problem(kind, detail).response()
+
+
+def problem_of(error: runner_errors.RunnerError) -> Problem:
+    """What HTTP says of an error of the runner. Every 503 and 429 has a `Retry-After`."""
+    kind = KINDS[type(error)]
+    members: dict[str, Any] = {}
+    fields: tuple[Mapping[str, str], ...] = ()
+    if isinstance(error, runner_errors.InvalidTransition):
+        members["job_status"] = error.status
+    if isinstance(error, runner_errors.InvalidSpec):
+        fields = tuple({"pointer": item.pointer, "detail": item.detail} for item in error.errors)
+    headers = {}
+    if kind.status in (429, 503):
+        headers["Retry-After"] = str(getattr(error, "retry_after_s", _RETRY_AFTER_S))
+    return Problem(kind, str(error) or kind.title, fields, headers, members)
 
 
 async def on_runner_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, runner_errors.RunnerError)
-    kind = KINDS[type(error)]
-    members: dict[str, Any] = {}
-    fields: Sequence[Mapping[str, str]] = ()
-    if isinstance(error, runner_errors.InvalidTransition):
-        members["job_status"] = error.status
-    if isinstance(error, runner_errors.InvalidSpec):
-        fields = [{"pointer": item.pointer, "detail": item.detail} for item in error.errors]
-    retry_after_s = getattr(error, "retry_after_s", None)
-    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-    return problem_response(kind, str(error) or kind.title, errors=fields, headers=headers, members=members)
+    return problem_of(error).response()
 
 
 async def on_problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return problem_response(error.kind, error.detail, errors=error.errors, headers=error.headers)
+    return error.response()
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -128,10 +138,12 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     kind = Kind(status.value, status.phrase.lower().replace(" ", "-"), status.phrase)
     headers = dict(error.headers or {})
+    detail = _DETAILS.get(status.value, status.description)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         # The framework names the methods of the first route at this path alone.
         headers["Allow"] = ", ".join(request.app.allowed_methods(request.scope["path"]))
-    return problem_response(kind, _DETAILS.get(status.value, status.description), headers=headers)
+        detail = f"This address answers {headers['Allow']}."
+    return Problem(kind, detail, headers=headers).response()
 
 
 _DETAILS = {404: "There is nothing at this address: /docs lists what there is."}
@@ -139,16 +151,16 @@ _DETAILS = {404: "There is nothing at this address: /docs lists what there is."}
 
 async def on_invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problem_response(
-        INVALID_REQUEST,
-        "Some fields are not valid: `errors` names each.",
-        errors=[_request_error(item) for item in error.errors()],
-    )
+    return invalid_fields(tuple(_request_error(item) for item in error.errors())).response()
 
 
 async def on_unexpected(_request: Request, _error: Exception) -> Response:
     """A 500 that tells nothing of our insides; the log has the traceback under the same request id."""
     return problem_response(INTERNAL, "The service's log says more under this request_id.")
+
+
+def invalid_fields(found: tuple[Mapping[str, str], ...]) -> Problem:
+    return Problem(INVALID_REQUEST, "Some fields are not valid: `errors` names each.", found)
 
 
 def invalid_query(parameter: str, detail: str) -> Problem:
@@ -166,8 +178,16 @@ def json_pointer(location: Iterable[str | int]) -> str:
 
 
 def message(item: Mapping[str, Any]) -> str:
-    """What pydantic says of one error, without its own prefix."""
-    return str(item["msg"]).removeprefix("Value error, ")
+    """What pydantic says of one error, without its own prefix and in words of JSON."""
+    return _MESSAGES.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
+
+
+_MESSAGES = {
+    "extra_forbidden": "is unknown",
+    "model_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "list_type": "must be a JSON array",
+}
 
 
 def _request_error(item: Mapping[str, Any]) -> dict[str, str]:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 
 from api.problems import (
+    BODY_INCOMPLETE,
     BODY_TOO_SLOW,
-    INVALID_REQUEST,
     MALFORMED_JSON,
     UNSUPPORTED_MEDIA_TYPE,
     Problem,
+    invalid_fields,
     json_pointer,
     message,
 )
@@ -39,10 +41,14 @@ async def read_model(request: Request, model: type[M], stop: StopSignal) -> M:
     Raises ShuttingDown when the service stops before the body is there.
     """
     _check_content_type(request.headers.get("content-type", ""))
+    _check_content_encoding(request.headers.get("content-encoding", ""))
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S) as limit:
             with stop.calling(partial(limit.reschedule, 0)):
                 body = await request.body()
+    except ClientDisconnect:
+        # Nobody is left to read this; the log's line has it.
+        raise Problem(BODY_INCOMPLETE, "The connection ended before the body did.") from None
     except TimeoutError:
         if stop.is_set:
             raise ShuttingDown from None
@@ -68,11 +74,7 @@ def parse_model(body: bytes, model: type[M]) -> M:
             {"pointer": json_pointer(item["loc"]), "detail": message(item)}
             for item in error.errors(include_url=False, include_input=False, include_context=False)
         )
-    raise _invalid(found)
-
-
-def _invalid(found: tuple[dict[str, str], ...]) -> Problem:
-    return Problem(INVALID_REQUEST, "Some fields are not valid: `errors` names each.", found)
+    raise invalid_fields(found)
 
 
 def _check_content_type(value: str) -> None:
@@ -92,24 +94,33 @@ def _check_content_type(value: str) -> None:
         )
 
 
+def _check_content_encoding(value: str) -> None:
+    if value.strip().lower() not in ("", "identity"):
+        raise Problem(
+            UNSUPPORTED_MEDIA_TYPE,
+            "Send the body as it is, without Content-Encoding.",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
 def _check_values(root: Any) -> None:
     """Refuse NUL in any text, numbers out of range, and nesting deeper than `MAX_DEPTH`."""
     stack: list[tuple[Any, tuple[str | int, ...]]] = [(root, ())]
     while stack:
         value, path = stack.pop()
         if len(path) > MAX_DEPTH:
-            raise _invalid(_at(path[:MAX_DEPTH], f"is nested more than {MAX_DEPTH} levels deep"))
+            raise invalid_fields(_at(path[:MAX_DEPTH], f"is nested more than {MAX_DEPTH} levels deep"))
         if isinstance(value, dict):
             if any("\x00" in key for key in value):
-                raise _invalid(_at(path, "must not have a key with the character NUL"))
+                raise invalid_fields(_at(path, "must not have a key with the character NUL"))
             stack.extend((item, (*path, key)) for key, item in value.items())
         elif isinstance(value, list):
             stack.extend((item, (*path, index)) for index, item in enumerate(value))
         elif isinstance(value, str):
             if "\x00" in value:
-                raise _invalid(_at(path, "must not contain the character NUL"))
+                raise invalid_fields(_at(path, "must not contain the character NUL"))
         elif _is_out_of_range(value):
-            raise _invalid(_at(path, "is too large a number"))
+            raise invalid_fields(_at(path, "is too large a number"))
 
 
 def _is_out_of_range(value: object) -> bool:

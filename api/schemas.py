@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from runner.jobs import JobSpec, JobStatus, Reason
 
@@ -14,6 +14,51 @@ _NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"
 LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 
 _JOB_ID = "019ab5f0-1c2d-7e3f-8a4b-5c6d7e8f9a0b"
+_JOB: dict[str, JsonValue] = {
+    "id": _JOB_ID,
+    "status": "completed",
+    "reason": "exited_zero",
+    "name": "batch 17",
+    "workflow": "demo",
+    "parameters": {},
+    "targets": [],
+    "options": {},
+    "cores": 1,
+    "priority": 0,
+    "timeout_s": None,
+    "max_retries": 0,
+    "labels": {"project": "atlas"},
+    "attempt": 1,
+    "created_at": "2026-01-31T12:00:00.120000Z",
+    "updated_at": "2026-01-31T12:00:12.400000Z",
+    "started_at": "2026-01-31T12:00:00.150000Z",
+    "completed_at": "2026-01-31T12:00:12.400000Z",
+    "cancel_requested_at": None,
+    "exit_code": 0,
+    "exit_signal": None,
+    "error_message": None,
+    "progress": {"total": 5, "done": 5, "running": 0, "failed": 0},
+    "usage": {
+        "cpu_s": 0.4,
+        "max_rss_bytes": 25165824,
+        "read_bytes": 0,
+        "written_bytes": 4096,
+    },
+    "engine": "mock",
+    "links": {
+        "self": f"/jobs/{_JOB_ID}",
+        "logs": f"/jobs/{_JOB_ID}/logs",
+        "cancel": f"/jobs/{_JOB_ID}/cancel",
+        "retry": f"/jobs/{_JOB_ID}/retry",
+        "workflow": "/workflows/demo",
+    },
+}
+_WORKFLOW: dict[str, JsonValue] = {
+    "name": "demo",
+    "description": "Five small rules.",
+    "parameters_schema": {"type": "object", "properties": {"samples": {"type": "integer"}}},
+    "links": {"self": "/workflows/demo"},
+}
 
 LabelKey = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=256, pattern=_NO_CONTROL)]
@@ -87,7 +132,7 @@ class SubmitJob(BaseModel):
 def _rfc3339(value: object) -> object:
     """Take RFC 3339 alone, not bare numbers; a `+` that a URL turned into a space is mended."""
     if isinstance(value, str):
-        date, _, time = value.partition("T")
+        date, _, time = value.upper().partition("T")
         if not time or len(date) != 10:
             raise ValueError("must be a time as in RFC 3339: 2026-01-31T12:00:00Z")
         return f"{date}T{time.replace(' ', '+')}"
@@ -112,7 +157,9 @@ class ListJobs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: list[JobStatus] = Field(default_factory=list, max_length=5, description="Repeatable.")
-    workflow: str | None = Field(default=None, max_length=200, pattern=_NO_CONTROL)
+    workflow: str | None = Field(
+        default=None, max_length=200, pattern=_NO_CONTROL, description="The workflow's name, in full."
+    )
     label: list[Annotated[str, Field(max_length=320, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*:[^\x00]*$")]] = (
         Field(
             default_factory=list,
@@ -125,12 +172,23 @@ class ListJobs(BaseModel):
         default=None,
         max_length=200,
         pattern=r"^[^\x00]*$",
-        description="A part of the name, or the beginning of the id.",
+        description=(
+            "A part of the name, in any case; one or two characters match the beginning of a name only. "
+            "From 8 characters on also the beginning of an id."
+        ),
     )
-    created_after: UtcTime | None = Field(default=None, description="RFC 3339.")
-    created_before: UtcTime | None = Field(default=None, description="RFC 3339.")
+    created_after: UtcTime | None = Field(
+        default=None,
+        description="RFC 3339 with a time zone; jobs created at this very instant are left out.",
+        examples=["2026-01-31T12:00:00Z"],
+    )
+    created_before: UtcTime | None = Field(
+        default=None,
+        description="RFC 3339 with a time zone; jobs created at this very instant are left out.",
+        examples=["2026-01-31T12:00:00Z"],
+    )
     order: Literal["desc", "asc"] = Field(default="desc", description="`desc`: newest first.")
-    limit: int = Field(default=50, ge=1, le=500)
+    limit: int = Field(default=50, ge=1, le=500, description="At most this many jobs on a page.")
     cursor: str | None = Field(
         default=None, max_length=512, description="`next_cursor` of the page before, with the same filters."
     )
@@ -192,51 +250,7 @@ class JobLinks(BaseModel):
 class Job(BaseModel):
     """A job as it is now."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": _JOB_ID,
-                    "status": "completed",
-                    "reason": "exited_zero",
-                    "name": "batch 17",
-                    "workflow": "demo",
-                    "parameters": {},
-                    "targets": [],
-                    "options": {},
-                    "cores": 1,
-                    "priority": 0,
-                    "timeout_s": None,
-                    "max_retries": 0,
-                    "labels": {"project": "atlas"},
-                    "attempt": 1,
-                    "created_at": "2026-01-31T12:00:00.120000Z",
-                    "updated_at": "2026-01-31T12:00:12.400000Z",
-                    "started_at": "2026-01-31T12:00:00.150000Z",
-                    "completed_at": "2026-01-31T12:00:12.400000Z",
-                    "cancel_requested_at": None,
-                    "exit_code": 0,
-                    "exit_signal": None,
-                    "error_message": None,
-                    "progress": {"total": 5, "done": 5, "running": 0, "failed": 0},
-                    "usage": {
-                        "cpu_s": 0.4,
-                        "max_rss_bytes": 25165824,
-                        "read_bytes": 0,
-                        "written_bytes": 4096,
-                    },
-                    "engine": "mock",
-                    "links": {
-                        "self": f"/jobs/{_JOB_ID}",
-                        "logs": f"/jobs/{_JOB_ID}/logs",
-                        "cancel": f"/jobs/{_JOB_ID}/cancel",
-                        "retry": f"/jobs/{_JOB_ID}/retry",
-                        "workflow": "/workflows/demo",
-                    },
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_JOB]})
 
     id: str
     status: JobStatus
@@ -267,9 +281,25 @@ class Job(BaseModel):
 
 
 class JobPage(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [_JOB],
+                    "total": 1234,
+                    "total_is_exact": True,
+                    "next_cursor": "AAAAAAAAAAJvSdB_mDec_yo",
+                }
+            ]
+        },
+    )
+
     items: list[Job]
-    total: int = Field(description="All jobs that match, not only this page's.")
-    total_is_exact: bool = Field(description="False: there may be more than `total`, which stops at 10,000.")
+    total: int = Field(description="All jobs that match, not only this page's; see `total_is_exact`.")
+    total_is_exact: bool = Field(
+        description="False: `total` is a lower bound, there may be more. Always true without filters, and "
+        "with `status` and `workflow` alone."
+    )
     next_cursor: str | None = Field(description="Null on the last page.")
 
 
@@ -280,18 +310,7 @@ class WorkflowLinks(BaseModel):
 
 
 class Workflow(BaseModel):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "demo",
-                    "description": "Five small rules.",
-                    "parameters_schema": {"type": "object", "properties": {"samples": {"type": "integer"}}},
-                    "links": {"self": "/workflows/demo"},
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_WORKFLOW]})
 
     name: str
     description: str
@@ -300,11 +319,15 @@ class Workflow(BaseModel):
 
 
 class WorkflowPage(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_WORKFLOW], "total": 1}]})
+
     items: list[Workflow]
     total: int
 
 
 class Health(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
+
     status: Literal["ok"]
 
 
@@ -321,6 +344,19 @@ class Engine(BaseModel):
 
 
 class Readiness(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "ready",
+                    "checks": [{"name": "store", "ok": True, "detail": "can be read and written"}],
+                    "engine": {"name": "mock", "version": "mock", "is_mock": True},
+                    "isolation": "subreaper",
+                }
+            ]
+        },
+    )
+
     status: Literal["ready"]
     checks: list[Check]
     engine: Engine | None
@@ -361,6 +397,10 @@ class Problem(BaseModel):
     request_id: str
     errors: list[ProblemError] = Field(default_factory=list)
     job_status: JobStatus | None = Field(default=None, description="On 409: the status that forbids it.")
+
+
+# Every model of an answer that stands by itself.
+SHOWN: tuple[type[BaseModel], ...] = (Job, JobPage, Workflow, WorkflowPage, Health, Readiness)
 
 
 def examples(model: type[BaseModel]) -> list[Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from api import schemas
-from api.documents import problems
-from api.problems import NOT_READY, problem_response
+from api.documents import example, problems
+from api.problems import NOT_READY, Problem
 from api.representations import JSON, json_response, readiness_document
 from api.state import in_thread, state_of
 
@@ -31,7 +31,22 @@ async def get_health() -> Response:
     summary="Whether a job submitted now would be accepted and run",
     response_model=schemas.Readiness,
     response_description="It would, and this is what would run it.",
-    responses=problems(503),
+    responses=problems(
+        503,
+        examples={
+            503: example(
+                Problem(
+                    NOT_READY,
+                    "accepting: stopping",
+                    members={
+                        "checks": [{"name": "accepting", "ok": False, "detail": "stopping"}],
+                        "engine": {"name": "mock", "version": "mock", "is_mock": True},
+                        "isolation": "subreaper",
+                    },
+                )
+            )
+        },
+    ),
 )
 async def get_readiness(request: Request) -> Response:
     """503 has the same fields; `checks` says what is missing and what to do."""
@@ -40,6 +55,6 @@ async def get_readiness(request: Request) -> Response:
     if readiness.ready:
         return json_response({"status": "ready", **document}, headers={"Cache-Control": "no-store"})
     missing = "; ".join(f"{check.name}: {check.detail}" for check in readiness.checks if not check.ok)
-    return problem_response(
-        NOT_READY, missing, members=document, headers={"Retry-After": "5", "Cache-Control": "no-store"}
+    raise Problem(
+        NOT_READY, missing, headers={"Retry-After": "5", "Cache-Control": "no-store"}, members=document
     )

@@ -10,9 +10,11 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api import schemas
-from api.documents import ETAG, header, problems
+from api.documents import BAD_PARAMETER, ETAG, example, header, problems
+from api.etags import matches
 from api.paging import decode_cursor, encode_cursor, next_link
-from api.problems import invalid_header
+from api.problems import INVALID_CURSOR, Problem, invalid_header
+from api.query_names import each_once, no_query
 from api.representations import job_document, job_etag, job_response, json_response
 from api.request_body import read_model
 from api.state import AppState, in_thread, state_of
@@ -24,6 +26,7 @@ from runner.ports import JobQuery
 router = APIRouter(tags=["jobs"])
 
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_REPEATABLE = frozenset({"status", "label"})
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
@@ -70,6 +73,7 @@ async def submit_job(
     ] = None,
 ) -> Response:
     """Answers once the job is durably stored: what was answered 201 survives a crash and a power cut."""
+    no_query(request)
     if idempotency_key is not None and _KEY.fullmatch(idempotency_key) is None:
         raise invalid_header("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
     state = state_of(request)
@@ -94,11 +98,20 @@ async def submit_job(
     response_description="A page of jobs, newest first unless `order=asc`.",
     responses={
         200: {"headers": {"Link": header('`rel="next"`: the next page (RFC 8288).')}},
-        **problems(400, 422, 503),
+        **problems(
+            400,
+            422,
+            503,
+            examples={
+                **BAD_PARAMETER,
+                400: example(Problem(INVALID_CURSOR, "Use the next_cursor of an earlier answer as it is.")),
+            },
+        ),
     },
 )
 async def list_jobs(request: Request, filters: Annotated[schemas.ListJobs, Query()]) -> Response:
     """Filters hold together; several statuses are alternatives. Follow `next_cursor` or the `Link` header."""
+    each_once(request, but=_REPEATABLE)
     query = JobQuery(
         statuses=tuple(filters.status),
         workflow=filters.workflow,
@@ -132,7 +145,7 @@ async def list_jobs(request: Request, filters: Annotated[schemas.ListJobs, Query
     responses={
         200: {"headers": ETAG},
         304: {"description": "It is still the version of `If-None-Match`.", "headers": ETAG},
-        **problems(404, 422, 503),
+        **problems(404, 422, 503, examples=BAD_PARAMETER),
     },
 )
 async def get_job(
@@ -148,6 +161,7 @@ async def get_job(
     Without `If-None-Match` it waits for the next change from now on, but not for one of a job that has
     ended. When time is up, or the service stops, the answer is the job as it is, or 304.
     """
+    each_once(request)
     known_id(job_id)
     state = state_of(request)
     job = await in_thread(state.service.get, job_id)
@@ -157,13 +171,13 @@ async def get_job(
         and not (if_none_match is None and job.status.is_terminal)
     ):
         job = await _next_version(request, state, job, query.wait)
-    if if_none_match is not None and _matches(if_none_match, job_etag(job)):
+    if if_none_match is not None and matches(if_none_match, job_etag(job)):
         return Response(status_code=304, headers={"ETag": job_etag(job)})
     return job_response(job)
 
 
 def _is_unchanged(job: Job, if_none_match: str | None) -> bool:
-    return if_none_match is None or _matches(if_none_match, job_etag(job))
+    return if_none_match is None or matches(if_none_match, job_etag(job))
 
 
 async def _next_version(request: Request, state: AppState, known: Job, wait_s: float) -> Job:
@@ -180,14 +194,6 @@ async def _next_version(request: Request, state: AppState, known: Job, wait_s: f
             await wake.wait(left_s)
 
 
-def _matches(if_none_match: str, etag: str) -> bool:
-    """Weak comparison (RFC 9110, section 8.8.3.2)."""
-    if if_none_match.strip() == "*":
-        return True
-    opaque = etag.removeprefix("W/")
-    return any(tag.strip().removeprefix("W/") == opaque for tag in if_none_match.split(","))
-
-
 @router.post(
     "/jobs/{job_id}/cancel",
     operation_id="cancel_job",
@@ -195,10 +201,11 @@ def _matches(if_none_match: str, etag: str) -> bool:
     status_code=202,
     response_model=schemas.Job,
     response_description="The job. A running one is `cancelled` only once its last process is gone.",
-    responses={202: {"headers": ETAG}, **problems(404, 409, 503, 507)},
+    responses={202: {"headers": ETAG}, **problems(404, 409, 413, 422, 503, 507, examples=BAD_PARAMETER)},
 )
 async def cancel_job(request: Request, job_id: str) -> Response:
     """Asking twice is one request. 409 when the job has ended."""
+    no_query(request)
     return job_response(await in_thread(state_of(request).service.cancel, known_id(job_id)), 202)
 
 
@@ -209,10 +216,11 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     status_code=202,
     response_model=schemas.Job,
     response_description="The job, pending again, as a new attempt.",
-    responses={202: {"headers": ETAG}, **problems(404, 409, 503, 507)},
+    responses={202: {"headers": ETAG}, **problems(404, 409, 413, 422, 503, 507, examples=BAD_PARAMETER)},
 )
 async def retry_job(request: Request, job_id: str) -> Response:
     """A new attempt in the same working directory: Snakemake resumes. Earlier logs stay."""
+    no_query(request)
     return job_response(await in_thread(state_of(request).service.retry, known_id(job_id)), 202)
 
 
@@ -223,9 +231,10 @@ async def retry_job(request: Request, job_id: str) -> Response:
     status_code=204,
     response_class=Response,
     response_description="The job and all its files are gone.",
-    responses=problems(404, 409, 503, 507),
+    responses=problems(404, 409, 413, 422, 503, 507, examples=BAD_PARAMETER),
 )
 async def delete_job(request: Request, job_id: str) -> Response:
     """Its row, logs and working directory. 409 while it is pending or running."""
+    no_query(request)
     await in_thread(state_of(request).service.delete, known_id(job_id))
     return Response(status_code=204)

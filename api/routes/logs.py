@@ -8,11 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api import schemas
-from api.documents import header, problems
+from api.documents import BAD_PARAMETER, header, problems
+from api.etags import matches
 from api.log_range import Span, Unsatisfiable, kept, parse_range
 from api.log_response import LogResponse
 from api.log_stream import FollowResponse
 from api.problems import RANGE_NOT_SATISFIABLE, Problem, invalid_header, invalid_query
+from api.query_names import each_once
 from api.routes.jobs import known_id
 from api.state import AppState, in_thread, state_of
 from runner.jobs import Job
@@ -20,7 +22,21 @@ from runner.ports import Gap, Log
 
 router = APIRouter(tags=["logs"])
 
-_TEXT_CONTENT = {"text/plain": {"schema": {"type": "string"}}}
+_TEXT_CONTENT = {
+    "text/plain": {
+        "schema": {"type": "string"},
+        "example": "Building DAG of jobs...\nProvided cores: 1\n1 of 5 steps (20%) done\n",
+    }
+}
+_EVENT_CONTENT = {
+    "text/event-stream": {
+        "schema": {"type": "string"},
+        "example": (
+            "id: 24\ndata: Building DAG of jobs...\ndata: \n\nevent: end\nid: 24\n"
+            'data: {"attempt":1,"status":"completed","exit_code":0,"exit_signal":null}\n\n'
+        ),
+    }
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +91,7 @@ _HEADERS_OUT = {
     response_description="What the job wrote, as it wrote it; followed as events if asked to.",
     responses={
         200: {
-            "content": {
-                **_TEXT_CONTENT,
-                "text/event-stream": {"schema": {"type": "string"}},
-            },
+            "content": {**_TEXT_CONTENT, **_EVENT_CONTENT},
             "headers": _HEADERS_OUT,
         },
         206: {
@@ -87,7 +100,7 @@ _HEADERS_OUT = {
             "headers": {**_HEADERS_OUT, "Content-Range": header("`bytes first-last/size`")},
         },
         304: {"description": "It is still the log of `If-None-Match`."},
-        **problems(404, 416, 422, 503),
+        **problems(404, 416, 422, 503, examples=BAD_PARAMETER),
     },
 )
 async def get_job_log(
@@ -111,6 +124,7 @@ async def get_job_log(
     are offsets (`message`, `gap`, and `end` with the status and exit code), to be resumed by
     `Last-Event-ID`. Name the `attempt` when you resume: the default is always the latest.
     """
+    each_once(request)
     known_id(job_id)
     if query.tail is not None and (query.offset is not None or query.limit is not None):
         raise invalid_query("tail", "cannot be combined with offset or limit")
@@ -126,11 +140,7 @@ async def get_job_log(
         return _answer(look, span, marked=True, headers={"X-Log-Offset": str(span.start)})
     if query.offset is not None or query.limit is not None:
         return _slice(look, query.offset or 0, query.limit)
-    if (
-        look.etag is not None
-        and if_none_match is not None
-        and look.etag in if_none_match.replace(" ", "").split(",")
-    ):
+    if look.etag is not None and if_none_match is not None and matches(if_none_match, look.etag):
         return Response(status_code=304, headers=look.headers)
     if if_range is None or if_range == look.etag:
         try:

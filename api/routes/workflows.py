@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from api import schemas
-from api.documents import problems
+from api.documents import BAD_PARAMETER, example, problems
+from api.query_names import no_query
 from api.representations import json_response, workflow_document
 from api.state import in_thread, state_of
+from runner.errors import WorkflowNotFound
 
 router = APIRouter(tags=["workflows"])
 
@@ -18,9 +20,10 @@ router = APIRouter(tags=["workflows"])
     summary="List the registered workflows",
     response_model=schemas.WorkflowPage,
     response_description="Every registered workflow.",
-    responses=problems(),
+    responses=problems(422, examples=BAD_PARAMETER),
 )
 async def list_workflows(request: Request) -> Response:
+    no_query(request)
     workflows = await in_thread(state_of(request).service.workflows)
     return json_response({"items": [workflow_document(w) for w in workflows], "total": len(workflows)})
 
@@ -31,7 +34,10 @@ async def list_workflows(request: Request) -> Response:
     summary="Get a workflow and the JSON Schema of its parameters",
     response_model=schemas.Workflow,
     response_description="The workflow.",
-    responses=problems(404),
+    responses=problems(
+        404, 422, examples={**BAD_PARAMETER, 404: example(WorkflowNotFound("dmeo", ("demo", "wordcount")))}
+    ),
 )
 async def get_workflow(request: Request, name: str) -> Response:
+    no_query(request)
     return json_response(workflow_document(await in_thread(state_of(request).service.workflow, name)))

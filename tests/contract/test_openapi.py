@@ -56,13 +56,58 @@ def test_every_operation_has_a_summary_and_says_what_it_answers(document: dict[s
         assert all(response["description"] for response in operation["responses"].values()), (method, path)
 
 
-def test_every_error_answer_is_a_problem_document(document: dict[str, Any]) -> None:
+def test_every_error_answer_is_a_problem_document_with_an_example_of_its_own(
+    client: ContractClient, document: dict[str, Any]
+) -> None:
     for method, path, operation in operations(document):
         errors = {status: r for status, r in operation["responses"].items() if status >= "400"}
         assert "500" in errors, (method, path)
-        for response in errors.values():
-            schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-            assert response["content"] == {"application/problem+json": schema}, (method, path)
+        for status, response in errors.items():
+            assert list(response["content"]) == ["application/problem+json"], (method, path)
+            content = response["content"]["application/problem+json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            assert content["example"]["status"] == int(status), (method, path)
+            client.validate(content["example"], content["schema"])
+
+
+def test_every_answer_with_a_body_has_an_example(document: dict[str, Any]) -> None:
+    models = document["components"]["schemas"]
+    for method, path, operation in operations(document):
+        body = operation.get("requestBody", {}).get("content", {})
+        for answer in [{"content": body}, *operation["responses"].values()]:
+            for media_type, content in answer.get("content", {}).items():
+                model = content["schema"].get("$ref", "").rpartition("/")[2]
+                has_one = "example" in content or models.get(model, {}).get("examples")
+                assert has_one, (method, path, media_type)
+
+
+def test_every_answer_promises_its_request_id(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            assert "X-Request-ID" in response["headers"], (method, path, status)
+
+
+def test_overload_promises_when_to_try_again(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        for status in {"429", "503"} & set(operation["responses"]):
+            assert "Retry-After" in operation["responses"][status]["headers"], (method, path)
+
+
+def test_a_job_is_what_was_designed_and_its_links(document: dict[str, Any]) -> None:
+    assert " ".join(document["components"]["schemas"]["Job"]["properties"]) == (
+        "id status reason name workflow parameters targets options cores priority timeout_s max_retries "
+        "labels attempt created_at updated_at started_at completed_at cancel_requested_at exit_code "
+        "exit_signal error_message progress usage engine links"
+    )
+
+
+def test_what_a_filter_means_is_said(document: dict[str, Any]) -> None:
+    said = {p["name"]: p["description"] for p in document["paths"]["/jobs"]["get"]["parameters"]}
+    page = document["components"]["schemas"]["JobPage"]["properties"]
+    assert "beginning of a name" in said["q"]
+    assert "From 8 characters on" in said["q"]
+    assert all("left out" in said[name] for name in ("created_after", "created_before"))
+    assert "lower bound" in page["total_is_exact"]["description"]
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
@@ -70,7 +115,10 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     assert names == set(document["components"]["schemas"])
 
 
-@pytest.mark.parametrize("name", ["SubmitJob", "Job", "Workflow", "Problem"])
+@pytest.mark.parametrize(
+    "name",
+    ["SubmitJob", "Job", "JobPage", "Workflow", "WorkflowPage", "Health", "Readiness", "Problem"],
+)
 def test_the_models_people_write_and_read_have_examples_that_are_valid(
     client: ContractClient, name: str
 ) -> None:

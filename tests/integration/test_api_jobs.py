@@ -154,14 +154,18 @@ class TestList:
 
     def test_name_id_workflow_and_labels_filter(self, client: ContractClient) -> None:
         name = f"Batch {uuid4().hex}"
-        job = client.submit(name=name, labels={"a": "1", "b": "x:y"})
+        job = client.submit(name=name, labels={"a": "1", "b": "x:y", "key": name[6:]})
         hits: list[dict[str, Any]] = [
             {"q": name.upper()[2:]},
+            {"q": "bA", "label": f"key:{name[6:]}"},
             {"q": job["id"]},
+            {"q": job["id"][:8], "label": f"key:{name[6:]}"},
             {"q": name, "workflow": "demo"},
             {"q": name, "label": ["a:1", "b:x:y"]},
         ]
         misses: list[dict[str, Any]] = [
+            {"q": job["id"][:7], "label": f"key:{name[6:]}"},
+            {"q": "tc", "label": f"key:{name[6:]}"},
             {"q": name, "workflow": "failing"},
             {"q": name, "label": ["a:1", "b:x"]},
             {"q": name + "?"},
@@ -180,6 +184,10 @@ class TestList:
         assert total(created_after=early, created_before=late) == 1
         assert total(created_after=late) == 0
         assert total(created_before=early) == 0
+        assert total(created_after="2020-01-01t00:00:00z") == 1
+        # The very instant is left out.
+        instant = job["created_at"]
+        assert total(created_after=instant) == total(created_before=instant) == 0
         # A plus sign that was not escaped arrives as a space.
         url = f"/jobs?q={job['name']}&created_before=2120-01-01T00:00:00+14:00"
         assert client.get(url).json()["total"] == 1
@@ -273,7 +281,7 @@ class TestConditionalAndWaiting:
         waiter = threading.Thread(target=lambda: answers.append(_wait_to_end(client, job_id)))
         waiter.start()
         open_gate(gate)
-        waiter.join(15)
+        waiter.join(12)
         assert answers[0]["status"] == "completed"
 
     def test_waiting_returns_at_once_when_the_job_is_another_version(self, client: ContractClient) -> None:
@@ -306,7 +314,7 @@ def _wait_to_end(client: ContractClient, job_id: str) -> Any:
     """Only by long polls, each from the version the one before has seen."""
     etag = ""
     while True:
-        answer = client.get(f"/jobs/{job_id}?wait=10", headers={"If-None-Match": etag})
+        answer = client.get(f"/jobs/{job_id}?wait=30", headers={"If-None-Match": etag})
         assert answer.status_code == 200
         if answer.json()["status"] in ("completed", "failed", "cancelled"):
             return answer.json()

@@ -6,12 +6,14 @@ import itertools
 import json
 import os
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
+from runner.attempt_files import AttemptFiles
 from tests.support.server import running_server
 from tests.support.sse import Event, read_events
 from tests.support.wait import wait_until
@@ -84,11 +86,17 @@ class TestWhole:
         assert [head.headers[name] for name in names] == [get.headers[name] for name in names]
         assert head.content == b""
 
+    def test_a_range_means_nothing_to_head(self, client: ContractClient, ended: tuple[str, bytes]) -> None:
+        head = client.head(ended[0], headers={"Range": "bytes=0-9"})
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(ended[1])))
+
     def test_an_ended_log_has_an_etag_and_answers_304(
         self, client: ContractClient, ended: tuple[str, bytes]
     ) -> None:
         etag = client.get(ended[0]).headers["etag"]
-        assert client.get(ended[0], headers={"If-None-Match": etag}).status_code == 304
+        # A proxy that compresses makes it weak.
+        for same in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+            assert client.get(ended[0], headers={"If-None-Match": same}).status_code == 304
         assert client.get(ended[0], headers={"If-None-Match": '"1-1"'}).status_code == 200
 
     def test_a_running_log_has_no_etag(self, client: ContractClient, tmp_path: Path) -> None:
@@ -341,6 +349,36 @@ class TestFollow:
     def test_head_does_not_follow(self, client: ContractClient, tmp_path: Path) -> None:
         with held_job(client, tmp_path) as (job_id, _):
             assert client.head(f"/jobs/{job_id}/logs?follow=true").status_code == 200
+
+    def test_what_is_written_arrives_while_the_job_runs_on(self, server: LiveServer, tmp_path: Path) -> None:
+        client = server.client
+        with held_job(client, tmp_path) as (job_id, _):
+            log = AttemptFiles.of(server.data_dir, job_id, 1).log_segment(0)
+            wait_until(lambda: os.path.exists(log), what="the log to begin")
+            with client.stream("GET", f"/jobs/{job_id}/logs?follow=true&tail=0") as answer:
+                pieces, got = answer.iter_raw(), b""
+                started = time.monotonic()
+                for number in range(20):
+                    line = b"line %d for the follower\n" % number
+                    with open(log, "ab") as file:
+                        file.write(line)
+                    while line not in got:
+                        got += next(pieces)
+                # Each at once, and not only when the job's next figures wake the follower.
+                assert time.monotonic() - started < 5
+            assert client.job(job_id)["status"] == "running"
+
+    def test_a_follower_that_has_gone_is_let_go_while_the_job_runs_on(
+        self, server: LiveServer, tmp_path: Path
+    ) -> None:
+        client, name = server.client, uuid4().hex
+        with held_job(client, tmp_path) as (job_id, _):
+            url, headers = f"/jobs/{job_id}/logs?follow=true", {"X-Request-ID": name}
+            with client.stream("GET", url, headers=headers) as answer:
+                next(answer.iter_raw())
+                assert name not in server.log
+            wait_until(lambda: name in server.log, timeout_s=5, what="the request to be over")
+            assert client.job(job_id)["status"] == "running"
 
     def test_idle_followers_hold_no_thread_and_leave_nothing_behind(
         self, server: LiveServer, tmp_path: Path

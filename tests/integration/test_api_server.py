@@ -87,7 +87,7 @@ def test_sigterm_ends_streams_and_long_polls_at_once_and_exits_0(tmp_path: Path)
         assert not gate_was
         assert code == 0, own.log
         assert answered_s < 2
-        assert stopped_s < 5
+        assert stopped_s < 2.9  # less than what uvicorn would give the half-sent body
 
 
 def _connections(server: LiveServer) -> int:

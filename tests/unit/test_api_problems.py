@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from api.problems import KINDS, json_pointer
-from runner.errors import RunnerError
+import runner
+from api.problems import KINDS, json_pointer, problem_of
+from runner.errors import EngineUnavailable, QueueFull, RunnerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +23,16 @@ def below(kind: type[RunnerError]) -> Iterator[type[RunnerError]]:
 
 
 def test_every_error_of_the_runner_has_a_row_of_its_own() -> None:
-    assert set(below(RunnerError)) == set(KINDS)
+    for module in pkgutil.walk_packages(runner.__path__, "runner."):
+        # Not those that are programs, or run once by a tool.
+        if not module.name.startswith("runner.stores.sql.migrations"):
+            importlib.import_module(module.name)
+    assert {kind for kind in below(RunnerError) if kind.__module__.startswith("runner.")} == set(KINDS)
+
+
+def test_every_overload_says_when_to_try_again() -> None:
+    assert problem_of(QueueFull(7)).headers == {"Retry-After": "5"}
+    assert problem_of(EngineUnavailable("no engine")).headers == {"Retry-After": "5"}
 
 
 def test_every_slug_is_stable_text_and_used_once() -> None:
