@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +21,9 @@ from runner.errors import FieldError, WorkflowNotFound
 from runner.ports import Workflow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from jsonschema import ValidationError
 
 _log = structlog.get_logger(__name__)
 
@@ -83,10 +85,8 @@ class FolderRegistry:
         if entry is None or entry.validator is None:
             return []
         try:
-            errors = islice(entry.validator.iter_errors(dict(parameters)), _MAX_ERRORS)
-            return [
-                FieldError(_pointer(error.absolute_path), error.message[:_MAX_DETAIL]) for error in errors
-            ]
+            errors = entry.validator.iter_errors(dict(parameters))
+            return list(islice(chain.from_iterable(map(_field_errors, errors)), _MAX_ERRORS))
         except RecursionError:
             return [FieldError("/parameters", "is nested too deeply")]
 
@@ -99,6 +99,22 @@ class FolderRegistry:
             if known is None or known.signature != signature:
                 known = self._entries[name] = _read(name, Path(folder), signature)
         return known if known.workflow is not None else None
+
+
+def _field_errors(error: ValidationError) -> Iterator[FieldError]:
+    """One for each thing to mend: an unknown key is pointed at itself, not at what holds it."""
+    path = list(error.absolute_path)
+    schema, instance = error.schema, error.instance
+    closed = error.validator == "additionalProperties" and error.validator_value is False
+    if closed and isinstance(schema, dict) and isinstance(instance, dict):
+        known = schema.get("properties", {})
+        patterns = schema.get("patternProperties", {})
+        for key in instance:
+            if key not in known and not any(re.search(pattern, key) for pattern in patterns):
+                detail = f"is unknown; known: {', '.join(known) or 'none'}"
+                yield FieldError(_pointer([*path, key]), detail[:_MAX_DETAIL])
+        return
+    yield FieldError(_pointer(path), error.message[:_MAX_DETAIL])
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
