@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from api import problems, schemas
 from api.body_limit import BodyLimit
 from api.documents import with_problems
+from api.examples import PENDING_JOB
 from api.head_requests import HeadAsGet
 from api.request_id import RequestId
 from api.routes import documentation, health, jobs, logs, workflows
@@ -110,6 +111,8 @@ class Application(FastAPI):
             # FastAPI drops every null, also those of examples.
             for model in schemas.SHOWN:
                 document["components"]["schemas"][model.__name__].update(examples=schemas.examples(model))
+            submitted = document["paths"]["/jobs"]["post"]["responses"]["201"]["content"]
+            submitted["application/json"]["example"] = PENDING_JOB
             self.openapi_schema = with_problems(document)
         return self.openapi_schema
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from api import problems as kinds
+from api.examples import JOB_ID
 from api.problems import MEDIA_TYPE, Problem, invalid_fields, invalid_query, problem_of
 from runner.errors import (
     InvalidTransition,
@@ -42,7 +43,6 @@ PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 ETAG: dict[str, Any] = {"ETag": {"description": "The job's version, weak.", "schema": {"type": "string"}}}
 
 
-_JOB_ID = "019ab5f0-1c2d-7e3f-8a4b-5c6d7e8f9a0b"
 _REQUEST_ID = "6f1c2f0c4d8e4b0f9a4f3f1f6f0d9a11"
 _REQUEST_ID_HEADER = {
     "description": "The request's id: the caller's, if it sent a sane one.",
@@ -58,9 +58,9 @@ def example(error: RunnerError | Problem) -> dict[str, Any]:
 
 _EXAMPLES = {
     400: example(Problem(kinds.MALFORMED_JSON, "The body is not valid JSON: EOF while parsing a value.")),
-    404: example(JobNotFound(_JOB_ID)),
+    404: example(JobNotFound(JOB_ID)),
     408: example(Problem(kinds.BODY_TOO_SLOW, "The body must arrive within 30 s.")),
-    409: example(InvalidTransition(_JOB_ID, "completed", "cancel_requested")),
+    409: example(InvalidTransition(JOB_ID, "completed", "cancel_requested")),
     413: example(Problem(kinds.BODY_TOO_LARGE, "The body must not be larger than 1048576 bytes.")),
     415: example(
         Problem(kinds.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON in UTF-8, with its Content-Type.")

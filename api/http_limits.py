@@ -103,8 +103,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Answer without the application, which never sees this request, and close."""
         name = uuid4().hex
         _log.info("request", request_id=name, status=kind.status)
-        if getattr(self.cycle, "response_started", False) and not self.cycle.response_complete:
-            # Behind a request that is still being answered: nothing can be said inside that answer.
+        if self._is_answering():
             self.transport.close()
             return
         body = to_json(Problem(kind, detail).document(name))
@@ -119,6 +118,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         ]
         self.transport.write(b"".join(head) + body)
         self.transport.close()
+
+    def _is_answering(self) -> bool:
+        """Whether what is written now would be taken for another request's answer, or a part of it."""
+        cycle = getattr(self, "cycle", None)
+        return cycle is not None and not cycle.response_complete and (self._in_head or cycle.response_started)
 
     def _start_timer(self) -> None:
         if self._head_timer is None:

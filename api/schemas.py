@@ -5,60 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from api.examples import JOB, JOB_ID, WORKFLOW
 from runner.jobs import JobSpec, JobStatus, Reason
 
 _TEN_YEARS_S = 315_360_000
 _NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"
 LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
-
-_JOB_ID = "019ab5f0-1c2d-7e3f-8a4b-5c6d7e8f9a0b"
-_JOB: dict[str, JsonValue] = {
-    "id": _JOB_ID,
-    "status": "completed",
-    "reason": "exited_zero",
-    "name": "batch 17",
-    "workflow": "demo",
-    "parameters": {},
-    "targets": [],
-    "options": {},
-    "cores": 1,
-    "priority": 0,
-    "timeout_s": None,
-    "max_retries": 0,
-    "labels": {"project": "atlas"},
-    "attempt": 1,
-    "created_at": "2026-01-31T12:00:00.120000Z",
-    "updated_at": "2026-01-31T12:00:12.400000Z",
-    "started_at": "2026-01-31T12:00:00.150000Z",
-    "completed_at": "2026-01-31T12:00:12.400000Z",
-    "cancel_requested_at": None,
-    "exit_code": 0,
-    "exit_signal": None,
-    "error_message": None,
-    "progress": {"total": 5, "done": 5, "running": 0, "failed": 0},
-    "usage": {
-        "cpu_s": 0.4,
-        "max_rss_bytes": 25165824,
-        "read_bytes": 0,
-        "written_bytes": 4096,
-    },
-    "engine": "mock",
-    "links": {
-        "self": f"/jobs/{_JOB_ID}",
-        "logs": f"/jobs/{_JOB_ID}/logs",
-        "cancel": f"/jobs/{_JOB_ID}/cancel",
-        "retry": f"/jobs/{_JOB_ID}/retry",
-        "workflow": "/workflows/demo",
-    },
-}
-_WORKFLOW: dict[str, JsonValue] = {
-    "name": "demo",
-    "description": "Five small rules.",
-    "parameters_schema": {"type": "object", "properties": {"samples": {"type": "integer"}}},
-    "links": {"self": "/workflows/demo"},
-}
 
 LabelKey = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=256, pattern=_NO_CONTROL)]
@@ -250,7 +204,7 @@ class JobLinks(BaseModel):
 class Job(BaseModel):
     """A job as it is now."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_JOB]})
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB]})
 
     id: str
     status: JobStatus
@@ -285,7 +239,7 @@ class JobPage(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "items": [_JOB],
+                    "items": [JOB],
                     "total": 1234,
                     "total_is_exact": True,
                     "next_cursor": "AAAAAAAAAAJvSdB_mDec_yo",
@@ -310,7 +264,7 @@ class WorkflowLinks(BaseModel):
 
 
 class Workflow(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [_WORKFLOW]})
+    model_config = ConfigDict(json_schema_extra={"examples": [WORKFLOW]})
 
     name: str
     description: str
@@ -319,7 +273,7 @@ class Workflow(BaseModel):
 
 
 class WorkflowPage(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_WORKFLOW], "total": 1}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [WORKFLOW], "total": 1}]})
 
     items: list[Workflow]
     total: int
@@ -383,7 +337,7 @@ class Problem(BaseModel):
                     "type": "job-not-found",
                     "title": "No such job",
                     "status": 404,
-                    "detail": f"There is no job '{_JOB_ID}'.",
+                    "detail": f"There is no job '{JOB_ID}'.",
                     "request_id": "6f1c2f0c4d8e4b0f9a4f3f1f6f0d9a11",
                 }
             ]

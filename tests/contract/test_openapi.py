@@ -128,6 +128,12 @@ def test_the_models_people_write_and_read_have_examples_that_are_valid(
         client.validate(example, schema)
 
 
+def test_the_example_of_a_submitted_job_is_pending(client: ContractClient) -> None:
+    answer = client.document["paths"]["/jobs"]["post"]["responses"]["201"]["content"]["application/json"]
+    assert answer["example"]["status"] == "pending"
+    client.validate(answer["example"], answer["schema"])
+
+
 def test_the_examples_of_a_submission_are_accepted(client: ContractClient) -> None:
     for example in client.document["components"]["schemas"]["SubmitJob"]["examples"]:
         client.submit(**example)

@@ -179,7 +179,7 @@ class TestSubmission:
         [
             ({"workflow": "nope"}, "/workflow"),
             ({"workflow": "../demo"}, "/workflow"),
-            ({"parameters": {"nope": 1}}, "/parameters"),
+            ({"parameters": {"nope": 1}}, "/parameters/nope"),
             ({"parameters": {"count": "7"}}, "/parameters/count"),
             ({"parameters": {"mock": {"seconds": "x"}}}, "/parameters/mock/seconds"),
             ({"targets": ["--snakefile=/etc/passwd"]}, "/targets/0"),

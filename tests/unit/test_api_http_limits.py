@@ -88,11 +88,21 @@ def header(size_bytes: int) -> bytes:
         (b"GET /" + b"x" * MAX_HEAD_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n",),
         (
             b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n",
-            b"0123456789" + HEALTHZ + header(70_000) + b"\r\n",
+            b"0123456789",
+            HEALTHZ + header(70_000) + b"\r\n",
         ),
-        (HEALTHZ + b"\r\n" + HEALTHZ + b"X-Endless: " + b"x" * MAX_HEAD_BYTES,),
+        (HEALTHZ + b"\r\n", HEALTHZ + b"X-Endless: " + b"x" * MAX_HEAD_BYTES),
     ],
-    ids=["whole", "two fields", "in pieces", "endless", "dribbled", "address", "after a body", "pipelined"],
+    ids=[
+        "whole",
+        "two fields",
+        "in pieces",
+        "endless",
+        "dribbled",
+        "address",
+        "after a body",
+        "a second one",
+    ],
 )
 def test_a_head_beyond_the_limit_is_431(pieces: tuple[bytes, ...]) -> None:
     wire = talk(*pieces)
@@ -115,6 +125,23 @@ def test_a_head_beyond_the_limit_is_431(pieces: tuple[bytes, ...]) -> None:
 def test_what_is_below_the_limit_is_answered(pieces: tuple[bytes, ...], answers: int) -> None:
     wire = talk(*pieces)
     assert wire.written.count(b"HTTP/1.1 200 ") == answers
+
+
+async def never_answering(scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@pytest.mark.parametrize("second", [b"NOPE\r\n\r\n", HEALTHZ + header(MAX_HEAD_BYTES) + b"\r\n"])
+def test_a_refusal_is_never_taken_for_the_answer_to_the_request_before(second: bytes) -> None:
+    wire = talk(HEALTHZ + b"\r\n", second, app=never_answering)
+    assert wire.closed
+    assert wire.written == b""
+
+
+def test_a_body_that_goes_wrong_is_400_for_its_own_request() -> None:
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert talk(head, b"zz\r\n", app=never_answering).written.startswith(b"HTTP/1.1 400 ")
 
 
 def test_nothing_is_said_inside_an_answer_that_is_still_being_sent() -> None:
