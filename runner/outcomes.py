@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from runner.jobs import Outcome, Reason, Usage
+from runner.jobs import Change, Outcome, Reason, Usage, ended, may_retry_by_itself, retried
+from runner.ports import Update
 
 if TYPE_CHECKING:
     from runner.attempt_files import ExitRecord
@@ -117,3 +118,18 @@ def cancelled_before_start() -> Outcome:
 def launch_failed(detail: str) -> Outcome:
     """Nothing of the attempt ever ran."""
     return Outcome(reason=Reason.LAUNCH_FAILED, ended_at=datetime.now(UTC), error_message=detail)
+
+
+def update_for(job: Job, outcome: Outcome) -> Update:
+    """The end of an attempt: of the job as well, or back to the queue while `max_retries` allows."""
+    told = {
+        "reason": outcome.reason.value,
+        "exit_code": outcome.exit_code,
+        "exit_signal": outcome.exit_signal,
+        "error_message": outcome.error_message,
+        "started_at": outcome.started_at.isoformat() if outcome.started_at else None,
+        "ended_at": outcome.ended_at.isoformat(),
+    }
+    if may_retry_by_itself(job, outcome):
+        return Update(job, retried(job, outcome.ended_at, automatic=True), Change.RETRIED, told)
+    return Update(job, ended(job, outcome), Change.ENDED, told)

@@ -27,12 +27,9 @@ from runner.jobs import (
     JobStatus,
     Outcome,
     claimed,
-    ended,
-    may_retry_by_itself,
     progressed,
-    retried,
 )
-from runner.outcomes import cancelled_before_start, launch_failed, lost, outcome_of
+from runner.outcomes import cancelled_before_start, launch_failed, lost, outcome_of, update_for
 from runner.ports import Ended, Handle, LaunchRequest, Lost, NotStarted, Running, RunState, Update
 from runner.sampler import Sample, Sampler
 
@@ -284,7 +281,7 @@ class Supervisor:
         outcomes = [
             (active, outcome) for handle, outcome in self._outcomes if (active := self._known(handle))
         ]
-        updates = [_ending(active.job, outcome) for active, outcome in outcomes]
+        updates = [update_for(active.job, outcome) for active, outcome in outcomes]
         done = {id(active) for active, _ in outcomes}
         sampled = [(a, s) for a, s in samples if id(a) not in done]
         now = datetime.now(UTC)
@@ -394,21 +391,6 @@ class Supervisor:
 
     def _files(self, handle: Handle) -> AttemptFiles:
         return AttemptFiles.of(self._settings.data_dir, handle.job_id, handle.attempt)
-
-
-def _ending(job: Job, outcome: Outcome) -> Update:
-    """The end of an attempt: of the job as well, or back to the queue while `max_retries` allows."""
-    told = {
-        "reason": outcome.reason.value,
-        "exit_code": outcome.exit_code,
-        "exit_signal": outcome.exit_signal,
-        "error_message": outcome.error_message,
-        "started_at": outcome.started_at.isoformat() if outcome.started_at else None,
-        "ended_at": outcome.ended_at.isoformat(),
-    }
-    if may_retry_by_itself(job, outcome):
-        return Update(job, retried(job, outcome.ended_at, automatic=True), Change.RETRIED, told)
-    return Update(job, ended(job, outcome), Change.ENDED, told)
 
 
 def _nothing() -> None:
