@@ -99,7 +99,10 @@ def _found(snakemake: str) -> str:
 
 def _plan(engine: EngineName) -> Sequence[Planned]:
     if engine == "mock":
-        return [Planned("demo", f"sample-{n}", {}) for n in range(1, JOBS + 1)]
+        good = [Planned("demo", f"sample-{n}", {}) for n in range(1, JOBS)]
+        # One in five runs of the stand-in fails by chance; this one by intent, so that a failure is seen.
+        mock = {"fail_rule": "check", "stderr_text": "sample 10 has no reads"}
+        return [*good, Planned("failing", f"sample-{JOBS}", {"mock": mock})]
     return [
         Planned("wordcount", f"min-length-{n}", {"min_length": n, "top_n": 6}) for n in range(1, JOBS + 1)
     ]

@@ -64,6 +64,7 @@ def test_the_demo_runs_ten_jobs_on_the_stand_in_and_says_so(tmp_path: Path) -> N
     rows = rows_of(output)
     assert len(rows) == 10
     assert all(re.search(r"✓ completed +exited_zero +0 |✗ failed +exited_nonzero +1 ", row) for row in rows)
+    assert re.search(r"failing +✗ failed +exited_nonzero +1 ", rows[-1])
     assert_nothing_is_left(tmp_path)
 
 
