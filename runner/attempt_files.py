@@ -7,6 +7,7 @@ is shared with the shim, which runs in the engine's own interpreter: standard li
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ FORMAT = 1
 SEGMENTS_KEPT = 8  # the first and the seven newest
 _MIN_SEGMENT_BYTES = 8 * 2**10
 # struct flock of fcntl(2) on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
+_NO_LOCK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO})
 _FLOCK = struct.Struct("@hhqqi4x")
 
 
@@ -128,7 +130,7 @@ class ShimSpec:
         """Raises InvalidRecord."""
         try:
             return cls(**_known(cls, json.loads(data), "spec.json"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InvalidRecord(f"spec.json cannot be read: {error}") from error
 
 
@@ -163,7 +165,7 @@ class ExitRecord:
         """Raises InvalidRecord."""
         try:
             record = cls(**_known(cls, json.loads(data), "exit.json"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InvalidRecord(f"exit.json cannot be read: {error}") from error
         record._check()
         return record
@@ -188,7 +190,7 @@ class ExitRecord:
         numbers = (self.started_at, self.ended_at, self.cpu_s)
         counts = (self.max_rss_bytes, self.read_bytes, self.written_bytes, self.log_bytes, self.survivors)
         whole = all(type(n) is int and 0 <= n < 2**63 for n in counts)
-        if not whole or not all(type(n) in (int, float) and 0 <= n < 2**40 for n in numbers):
+        if not whole or not all(type(n) in (int, float) and 0 <= n < 2**37 for n in numbers):
             raise InvalidRecord("exit.json holds a time or a size that cannot be one")
 
 
@@ -214,9 +216,11 @@ def lock_holder(path: str) -> int | None:
     descriptor refers to the holder.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in _NO_LOCK:  # gone, or something that nobody can have locked
+            return None
+        raise
     try:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))

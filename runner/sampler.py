@@ -90,8 +90,10 @@ class Sampler:
             now = time.monotonic()
             with self._lock:
                 watched = dict(self._watched)
-            trees = _trees() if now >= usage_due and watched else None
+            trees = None
             try:
+                if now >= usage_due and watched:
+                    trees = _trees()
                 samples = [s for handle, w in watched.items() if (s := self._look(handle, w, trees))]
                 if samples:
                     self._report(samples)

@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import sys
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+import structlog
 
 from runner.attempt_files import AttemptFiles
 from runner.errors import (
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
         WorkflowRegistry,
     )
     from runner.settings import RunnerSettings
+
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +157,7 @@ class JobService:
                 break
         # The row went first: should the removal be cut short, what stays behind is only disk space.
         directory = AttemptFiles.of(self._settings.data_dir, job_id, job.attempt).job_dir
-        with suppress(FileNotFoundError):
-            shutil.rmtree(directory)
+        _remove(directory)
 
     def _change(self, job_id: str, kind: Change, step: Callable[[Job], Job]) -> Job:
         while True:
@@ -240,6 +243,25 @@ class JobService:
 def _fingerprint(spec: JobSpec) -> str:
     canonical = json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _remove(directory: str) -> None:
+    """The folder with all in it, also what a job made read-only; what cannot be removed is logged."""
+
+    def open_up(_: object, path: str, error: tuple[object, BaseException, object]) -> None:
+        if isinstance(error[1], FileNotFoundError):
+            return  # a process of the job was faster
+        try:
+            os.chmod(os.path.dirname(path), 0o700)
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.chmod(path, 0o700)
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+        except OSError as trouble:
+            _log.warning("job.files_left_behind", path=path, error=trouble.strerror)
+
+    shutil.rmtree(directory, onerror=open_up)
 
 
 def check_store(store: JobStore) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -53,6 +54,10 @@ _log = structlog.get_logger(__name__)
 _RETRY_S = 1.0
 """How long to wait before asking a store or backend again that could not answer."""
 _TAIL_BYTES = 65536
+_PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+)
+"""What ails the machine and not the job: it waits, and starts once that is over."""
 
 
 @dataclass(slots=True)
@@ -370,6 +375,11 @@ class Supervisor:
             except (EngineUnavailable, WorkflowNotFound) as error:
                 self._fail_launch(handle, str(error))
             except OSError as error:
+                if error.errno in _PASSING:
+                    _log.warning("supervisor.launch_postponed", job_id=handle.job_id, error=error.strerror)
+                    self._unlaunched.extend([handle, *waiting])
+                    self._retry_later()
+                    return
                 self._fail_launch(handle, f"The job's files could not be written: {error.strerror}.")
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others waiting
                 _log.exception("supervisor.launch_failed", job_id=handle.job_id)

@@ -66,7 +66,10 @@ class LauncherProcess:
         files its forks may open.
         """
         self.spec = spec
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise BackendUnavailable(f"The launcher cannot be started: {error.strerror}.") from error
         setup = {
             "packages": dict(spec.packages),
             "preload": spec.preload,
@@ -108,6 +111,11 @@ class LauncherProcess:
         """Ask for a shim for this attempt directory; the answer comes from `receive`."""
         self._waiting.append(directory)
         self._send()
+
+    def forget(self, directory: str) -> None:
+        """Do not ask for this directory any more, if it was not asked for yet."""
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(directory)
 
     def _send(self) -> None:
         while self.is_ready and self._waiting and len(self._asked) < _IN_FLIGHT:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -61,6 +62,7 @@ class LocalBackend:
         self._open_files = open_files
         self._launcher: LauncherProcess | None = None
         self._failures = 0
+        self._unusable: WarmSpec | None = None  # its interpreter or imports end before they are ready
         self._epoll = select.epoll()
         self._closing = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -69,7 +71,7 @@ class LocalBackend:
         self._pids: dict[Handle, int] = {}
         self._handles: dict[int, Handle] = {}  # by pidfd
         self._launching: dict[str, Handle] = {}  # by attempt directory
-        self._stops: dict[Handle, bool] = {}  # asked for before the shim was known; value: forced
+        self._stops: dict[Handle, bool] = {}  # asked for and not yet ended; value: forced
         self._unwatched: set[Handle] = set()  # runs, but the kernel would not name its process
         self._found: list[tuple[Handle, Observation]] = []
 
@@ -89,10 +91,15 @@ class LocalBackend:
         launcher.request(files.directory)
 
     def _current_launcher(self) -> LauncherProcess:
-        if self._launcher is None or (self._warm() or self._cold) != self._launcher.spec:
+        if self._launcher is None or self._wanted() != self._launcher.spec:
             self._restart_launcher()
         assert self._launcher is not None
         return self._launcher
+
+    def _wanted(self) -> WarmSpec:
+        """What the launcher should be; a warm one that could not be had is not tried again unchanged."""
+        spec = self._warm()
+        return self._cold if spec is None or spec == self._unusable else spec
 
     def _restart_launcher(self) -> None:
         """Raises BackendUnavailable. Requests the old one has not answered are asked again of the new one."""
@@ -100,15 +107,19 @@ class LocalBackend:
             self._epoll.unregister(self._launcher.fileno())
             self._launcher.close()
             self._launcher = None
+        spec = self._wanted()
         if self._failures >= _RESTARTS_IN_A_ROW:
             self._failures = 0
-            raise BackendUnavailable("The launcher ended three times in a row before it was ready.")
-        spec = self._warm()
-        if spec is not None:
+            if spec is self._cold:
+                raise BackendUnavailable("The launcher ended three times in a row before it was ready.")
+            _log.warning("launcher.cold", detail="It ended three times in a row while importing the engine.")
+            self._unusable, spec = spec, self._cold
+        if spec is not self._cold:
             try:
                 self._launcher = LauncherProcess(spec, warm=True, open_files=self._open_files)
             except BackendUnavailable as error:
                 _log.warning("launcher.cold", detail=str(error))
+                self._unusable = spec
         if self._launcher is None:
             self._launcher = LauncherProcess(self._cold, warm=False, open_files=self._open_files)
         self._epoll.register(self._launcher.fileno(), select.EPOLLIN)
@@ -140,6 +151,15 @@ class LocalBackend:
     # ------------------------------------------------------------ observing
 
     def observe(self, handle: Handle) -> Observation:
+        """An attempt whose files cannot be looked at just now counts as running: `wait` looks again."""
+        try:
+            return self._observe(handle)
+        except OSError as error:
+            _log.warning("attempt.unreadable", job_id=handle.job_id, error=error.strerror)
+            self._unwatched.add(handle)
+            return Running()
+
+    def _observe(self, handle: Handle) -> Observation:
         files = self._files(handle)
         while True:
             pid = lock_holder(files.lock)
@@ -177,8 +197,8 @@ class LocalBackend:
         self._pids[handle] = pid
         self._handles[pidfd] = handle
         self._epoll.register(pidfd, select.EPOLLIN)
-        if handle in self._stops:
-            self._signal(handle, force=self._stops.pop(handle))
+        if handle in self._stops:  # kept: it may prove to be a shim that found the attempt taken
+            self._signal(handle, force=self._stops[handle])
 
     def _result(self, handle: Handle, files: AttemptFiles) -> Ended | Lost:
         self._stops.pop(handle, None)
@@ -187,10 +207,13 @@ class LocalBackend:
                 return Ended(ExitRecord.load(file.read(65536)))
         except FileNotFoundError:
             detail = "its supervising process ended without a record"
-            with contextlib.suppress(OSError), open(f"{files.directory}/crash.txt", encoding="utf-8") as file:
-                detail += f": {file.read(65536).strip().splitlines()[-1]}"
+            detail += _last_words(files)
         except (InvalidRecord, OSError) as error:
             detail = str(error)
+        return self._lost(handle, detail)
+
+    def _lost(self, handle: Handle, detail: str) -> Lost:
+        self._stops.pop(handle, None)
         # Nobody is left to end its processes.
         swept = kill_marked(f"SNAKELINE_JOB_ID={handle.job_id}".encode())
         if swept:
@@ -200,10 +223,26 @@ class LocalBackend:
     # ------------------------------------------------------------ stopping
 
     def stop(self, handle: Handle, *, force: bool) -> None:
+        self._stops[handle] = force or self._stops.get(handle, False)
         if handle in self._pidfds:
             self._signal(handle, force=force)
-        else:
-            self._stops[handle] = force or self._stops.get(handle, False)
+        elif self._launcher is not None and not self._launcher.is_ready:
+            self._withdraw(self._launcher, handle)
+
+    def _withdraw(self, launcher: LauncherProcess, handle: Handle) -> None:
+        """Stop an attempt that waits for a launcher: the start mark, once made, keeps every shim out."""
+        files = self._files(handle)
+        if files.directory not in self._launching:
+            return
+        try:
+            os.close(os.open(files.started, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError:
+            return  # it runs already, or the stop is sent when it does
+        launcher.forget(files.directory)
+        del self._launching[files.directory], self._stops[handle]
+        now = time.time()
+        never = ExitRecord(None, None, None, "cancel", now, now, 0, 0, 0, 0, 0)
+        self._found.append((handle, Ended(never)))
 
     def _signal(self, handle: Handle, *, force: bool) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -226,7 +265,7 @@ class LocalBackend:
             elif self._launcher is not None and fd == self._launcher.fileno():
                 self._hear_launcher(self._launcher)
         for handle in list(self._unwatched):
-            self._look_again_soon(handle)
+            self._look_again(handle)
         found, self._found = self._found, []
         return found
 
@@ -235,15 +274,7 @@ class LocalBackend:
         del self._pidfds[handle], self._pids[handle]
         self._epoll.unregister(pidfd)
         os.close(pidfd)
-        self._look_again_soon(handle)
-
-    def _look_again_soon(self, handle: Handle) -> None:
-        """Look now, or once more in a second when the files cannot be looked at: an end is never missed."""
-        try:
-            self._look_again(handle)
-        except OSError as error:
-            _log.warning("attempt.unreadable", job_id=handle.job_id, error=error.strerror)
-            self._unwatched.add(handle)
+        self._look_again(handle)
 
     def _look_again(self, handle: Handle) -> None:
         """Report what became of it; a shim that found the attempt taken may have left another one running."""
@@ -251,6 +282,10 @@ class LocalBackend:
         match observed:
             case Running():
                 pass
+            case NotStarted() if not os.path.exists(self._files(handle).spec):
+                # Written before any launch: its files were removed under it, and it may have run.
+                self._found.append((handle, self._lost(handle, "its files were removed while it ran")))
+                self._unwatched.discard(handle)
             case NotStarted():
                 self._unwatched.discard(handle)
                 self._found.append((handle, observed))
@@ -286,8 +321,8 @@ class LocalBackend:
         _log.warning("launcher.ended", pid=launcher.pid, unanswered=len(unanswered))
         self._failures += 0 if launcher.is_ready else 1
         for directory in unanswered:
-            handle = self._launching[directory]
-            if not isinstance(self.observe(handle), NotStarted):
+            handle = self._launching.get(directory)
+            if handle is not None and not isinstance(self.observe(handle), NotStarted):
                 del self._launching[directory]
                 self._look_again(handle)
         try:
@@ -323,6 +358,16 @@ class LocalBackend:
 
     def _files(self, handle: Handle) -> AttemptFiles:
         return AttemptFiles.of(self._data_dir, handle.job_id, handle.attempt)
+
+
+def _last_words(files: AttemptFiles) -> str:
+    """What the shim said before it died of itself; a full disk may have cut it short or left nothing."""
+    try:
+        with open(f"{files.directory}/crash.txt", encoding="utf-8", errors="replace") as file:
+            lines = file.read(65536).strip().splitlines()
+    except OSError:
+        return ""
+    return f": {lines[-1]}" if lines else ""
 
 
 def _runner_folder() -> str:

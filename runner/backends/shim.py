@@ -7,6 +7,7 @@ deadline and records how it ended. Neither the service nor the launcher is neede
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import resource
@@ -65,10 +66,13 @@ def main(directory: str, *, warm: bool, title: ProcessTitle) -> int:
     title.set("snakeline-shim", f"snakeline: shim of job {os.path.basename(job_dir)}/{files.attempt}")
     become_subreaper()
     lock = try_lock(files.lock)
-    if lock is None or os.path.exists(files.exit) or not _mark_started(files):
+    if lock is None or os.path.exists(files.exit) or os.path.exists(files.started):
+        return NOT_OURS
+    # Before the mark: without room for the result the attempt is not started and may be launched again.
+    record_fd = _reserve_record(files)
+    if not _mark_started(files):
         return NOT_OURS
     started_at, started_monotonic = time.time(), time.monotonic()
-    record_fd = _reserve_record(files)
     ending = Ending()
     log: LogSegments | None = None
     try:
@@ -109,17 +113,22 @@ def _mark_started(files: AttemptFiles) -> bool:
         fd = os.open(files.started, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         return False
-    os.write(fd, f"{os.getpid()}\n".encode())
     os.close(fd)
     _sync_directory(files.directory)
     return True
 
 
 def _reserve_record(files: AttemptFiles) -> int:
-    """The temporary exit record with its space allocated: a disk that fills up cannot lose the result."""
+    """The temporary exit record with its space allocated: a disk that fills up cannot lose the result.
+
+    Raises OSError when there is no room for it.
+    """
     fd = os.open(files.exit + ".tmp", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with contextlib.suppress(OSError):  # not every file system can; writing is then tried all the same
+    try:
         os.posix_fallocate(fd, 0, RECORD_BYTES)
+    except OSError as error:  # not every file system can; writing is then tried all the same
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
     return fd
 
 
@@ -263,6 +272,8 @@ class _Run:
                 return
             self._read_signals()
             self._check_deadline()
+            if self._stop and not self._signalled and _has_ended(pidfd):
+                return  # it beat the signal: a poll whose time is up may not have told
             self._stop_descendants()
             if self._wake in ready:
                 self._reap_orphans(engine.pid)
@@ -363,6 +374,12 @@ class _Run:
             if not self._pump(output) or self._log.size == before:
                 return
             left -= self._log.size - before
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _io_of(pid: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _LEFT_OUT = (".git", ".snakemake", "__pycache__")
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 _WORTH_SHARING_BYTES = 65536
+_PIECE_BYTES = 64 * 2**20  # between two pieces a stop is heard
 
 
 def make(work_dir: str, source: str | None, go_on: Callable[[], None]) -> None:
@@ -31,11 +32,24 @@ def make(work_dir: str, source: str | None, go_on: Callable[[], None]) -> None:
     if source is None:
         os.mkdir(fresh)
     else:
-        _copy_tree(source, fresh, go_on)
+        _copy_tree(source, fresh, go_on, _around(work_dir))
     os.rename(fresh, work_dir)
 
 
-def _copy_tree(source: str, target: str, go_on: Callable[[], None]) -> None:
+def _around(work_dir: str) -> set[tuple[int, int]]:
+    """The folders the working directory is in, by device and inode: a copy may not go into them.
+
+    The data directory may be inside the workflow's folder.
+    """
+    found = set()
+    while (parent := os.path.dirname(work_dir)) != work_dir:
+        about = os.stat(parent)
+        found.add((about.st_dev, about.st_ino))
+        work_dir = parent
+    return found
+
+
+def _copy_tree(source: str, target: str, go_on: Callable[[], None], around: set[tuple[int, int]]) -> None:
     """Copy a folder without what belongs to version control or earlier runs; links stay links, modes stay."""
     go_on()
     os.mkdir(target)
@@ -45,14 +59,15 @@ def _copy_tree(source: str, target: str, go_on: Callable[[], None]) -> None:
             if entry.is_symlink():
                 os.symlink(os.readlink(entry.path), place)
             elif entry.is_dir():
-                if entry.name not in _LEFT_OUT:
-                    _copy_tree(entry.path, place, go_on)
+                about = entry.stat()
+                if entry.name not in _LEFT_OUT and (about.st_dev, about.st_ino) not in around:
+                    _copy_tree(entry.path, place, go_on, around)
             elif entry.is_file():
-                _copy_file(entry.path, place)
+                _copy_file(entry.path, place, go_on)
                 go_on()
 
 
-def _copy_file(source: str, target: str) -> None:
+def _copy_file(source: str, target: str, go_on: Callable[[], None]) -> None:
     """Share the blocks where the file system can (ioctl_ficlone(2)), else let the kernel copy."""
     fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -65,9 +80,9 @@ def _copy_file(source: str, target: str) -> None:
                 try:
                     fcntl.ioctl(out, _FICLONE, fd)
                 except OSError:
-                    _copy_bytes(fd, out)
+                    _copy_bytes(fd, out, go_on)
             else:
-                _copy_bytes(fd, out)
+                _copy_bytes(fd, out, go_on)
             os.utime(out, ns=(about.st_atime_ns, about.st_mtime_ns))
         finally:
             os.close(out)
@@ -75,13 +90,16 @@ def _copy_file(source: str, target: str) -> None:
         os.close(fd)
 
 
-def _copy_bytes(source: int, target: int) -> None:
+def _copy_bytes(source: int, target: int, go_on: Callable[[], None]) -> None:
     try:
-        while os.copy_file_range(source, target, 2**30):
-            pass
+        while os.copy_file_range(source, target, _PIECE_BYTES):
+            go_on()
         return
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     while chunk := os.read(source, 2**20):
-        os.write(target, chunk)
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(target, view) :]
+        go_on()

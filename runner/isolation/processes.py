@@ -179,8 +179,20 @@ def kill_marked(marker: bytes) -> int:
     """SIGKILL every process whose initial environment holds `marker` (`NAME=value`); how many were met.
 
     The last resort for an attempt whose shim is gone: a process that emptied its environment is missed.
+    Asked again until nobody is met twice in a row, for what was forked meanwhile; at most two seconds.
     """
-    met = 0
+    met: set[int] = set()
+    quiet = 0
+    deadline = time.monotonic() + 2.0
+    while quiet < 2 and time.monotonic() < deadline:
+        found = _kill_marked_once(marker)
+        quiet = 0 if found else quiet + 1
+        met.update(found)
+    return len(met)
+
+
+def _kill_marked_once(marker: bytes) -> list[int]:
+    met = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -194,7 +206,7 @@ def kill_marked(marker: bytes) -> int:
             if marked:
                 # It answers to the pidfd only if it is the process whose environment was just read.
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-                met += 1
+                met.append(int(name))
         except OSError:
             pass
         finally:
