@@ -85,6 +85,7 @@ def test_a_record_of_a_newer_minor_form_is_still_read() -> None:
         {"ended_at": None},
         {"started_at": float("nan")},
         {"started_at": -1},
+        {"ended_at": 2**38},  # beyond the year 9999, which no datetime holds
         {"max_rss_bytes": 1.5},
         {"log_bytes": -1},
         {"written_bytes": 2**63},
@@ -102,6 +103,20 @@ def test_foreign_bytes_are_refused_and_never_crash(content: bytes) -> None:
     for load in (ExitRecord.load, ShimSpec.load):
         with pytest.raises(InvalidRecord):
             load(content)
+
+
+def test_a_record_nested_without_end_is_refused() -> None:
+    for load in (ExitRecord.load, ShimSpec.load):
+        with pytest.raises(InvalidRecord):
+            load(b"[" * 100_000)
+
+
+def test_a_lock_that_is_no_file_is_held_by_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "folder").mkdir()
+    for name in ("fifo", "link", "folder", "missing"):
+        assert lock_holder(str(tmp_path / name)) is None
 
 
 @given(st.integers(0, len(RECORD.dump()) - 2))
