@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -13,10 +15,12 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+import runner as runner_package
+from runner.backends.local import LocalBackend
 from runner.jobs import JobSpec, JobStatus, Reason
-from runner.ports import Ended, Lost
+from runner.ports import Ended, Lost, NotStarted, WarmSpec
 from tests.support.attempts import Attempts
-from tests.support.runners import Hold, RunningRunner, settings_for
+from tests.support.runners import WORKFLOWS, Hold, RunningRunner, settings_for
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -133,6 +137,112 @@ def test_a_workflow_folder_that_cannot_be_copied_is_a_launch_error_that_names_th
     assert str(attempts.source) in ended.record.launch_error
 
 
+def test_an_exit_that_beat_its_deadline_is_no_timeout_however_late_the_shim_looks(
+    attempts: Attempts,
+) -> None:
+    handle = attempts.launch_argv(("/bin/sh", "-c", "sleep 0.1; kill -STOP $PPID"), timeout_s=0.5)
+    shim = psutil.Process(attempts.until_running(handle))
+    wait_until(lambda: shim.status() == psutil.STATUS_STOPPED, what="the shim is stopped")
+    late = time.monotonic() + 0.6
+    wait_until(lambda: time.monotonic() > late, what="the deadline has passed")
+    shim.resume()
+    ended = attempts.end(handle)
+    assert isinstance(ended, Ended)
+    assert (ended.record.exit_code, ended.record.stopped) == (0, None)
+
+
+def test_a_stop_reaches_the_shim_that_runs_the_attempt_and_not_the_one_that_came_second(
+    attempts: Attempts,
+) -> None:
+    handle = attempts.launch("out=ready", "sleep=60")
+    attempts.until_running(handle)
+    attempts.until_log(handle, b"ready")
+    attempts.reopen()  # nothing is known of the first shim
+    attempts.launch("sleep=60")
+    attempts.backend.stop(handle, force=False)
+    ended = attempts.end(handle)
+    assert isinstance(ended, Ended)
+    assert ended.record.stopped == "cancel"
+
+
+def test_a_job_that_removes_its_attempt_is_lost_and_not_started_again(
+    attempts: Attempts, tmp_path: Path
+) -> None:
+    script = f"echo x >> {tmp_path}/count; rm -rf ../attempts; exit 7"
+    assert isinstance(attempts.end(attempts.launch_argv(("/bin/sh", "-c", script))), Lost)
+    assert (tmp_path / "count").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("spoilt_file", ["exit.json", "crash.txt", "lock"])
+@pytest.mark.parametrize("moment", ["running", "restarting"])
+def test_spoilt_files_cost_their_job_and_nothing_else(tmp_path: Path, spoilt_file: str, moment: str) -> None:
+    holds = [Hold(tmp_path, f"hold-{i}") for i in range(2)]
+    runner = RunningRunner(settings_for(tmp_path / "data"))
+    spoilt, other = (runner.submit(hold=hold.path) for hold in holds)
+    for job in (spoilt, other):
+        runner.wait_for(job, lambda j: j.progress is not None)
+    shim = shim_of(spoilt)
+    if moment == "restarting":
+        runner.close()
+    path = runner.job_dir(spoilt) / "attempts" / "1" / spoilt_file
+    path.unlink(missing_ok=True)
+    if spoilt_file == "lock":
+        path.mkdir()
+    else:  # nested deeper than a parser goes, or cut short by a full disk
+        path.write_bytes(b"[" * 60_000 if spoilt_file == "exit.json" else b"")
+    shim.kill()
+    if moment == "restarting":
+        shim.wait(10)
+        runner = RunningRunner(runner.settings)
+    with contextlib.closing(runner):
+        ended = runner.ended(spoilt)
+        assert (ended.status, ended.reason, ended.exit_code) == (JobStatus.FAILED, Reason.LOST, None)
+        holds[1].release()
+        assert runner.ended(other).status is JobStatus.COMPLETED
+
+
+# ---------------------------------------------------------------- launchers that are no use
+
+
+def _with_engine(attempts: Attempts, tmp_path: Path, preload: str) -> None:
+    """Give `attempts` a launcher that imports an engine of this text first."""
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "module.py").write_text(f"import os, time\ndef preload():\n    {preload}\n")
+    attempts.backend.close()
+    packages = {"runner": next(iter(runner_package.__path__)), "engine": str(tmp_path / "engine")}
+    spec = WarmSpec(sys.executable, isolated=True, packages=packages, preload="engine.module:preload")
+    attempts.backend = LocalBackend(
+        data_dir=str(attempts.data_dir),
+        python=sys.executable,
+        warm=lambda: spec,
+        log_limit_bytes=2**20,
+        stop_grace_s=0.5,
+        open_files=256,
+    )
+    attempts.backend.start()
+
+
+def test_a_job_can_be_cancelled_while_the_engine_is_still_being_imported(
+    attempts: Attempts, tmp_path: Path
+) -> None:
+    held = Hold(tmp_path, "import")
+    _with_engine(attempts, tmp_path, f"open({held.path!r}).read()")
+    handle = attempts.launch("exit=0")
+    attempts.backend.stop(handle, force=False)
+    ended = attempts.end(handle)
+    assert isinstance(ended, Ended)
+    assert (ended.record.exit_code, ended.record.stopped) == (None, "cancel")
+    held.release()
+    assert isinstance(attempts.end(attempts.launch("exit=0", job_id="next")), Ended)
+
+
+def test_an_engine_that_cannot_be_imported_is_executed_instead(attempts: Attempts, tmp_path: Path) -> None:
+    _with_engine(attempts, tmp_path, "os._exit(3)")
+    ended = attempts.end(attempts.launch("exit=5"))
+    assert isinstance(ended, Ended)
+    assert ended.record.exit_code == 5
+
+
 # ---------------------------------------------------------------- nothing leaks
 
 
@@ -205,25 +315,81 @@ def test_fifty_running_jobs_are_found_again_at_once(tmp_path: Path) -> None:
     assert {job.attempt for job in ended} == {1}
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts a small file system")
-def test_a_full_disk_costs_log_and_files_but_not_the_result(tmp_path: Path) -> None:
-    data = tmp_path / "small"
-    data.mkdir()
+def test_the_data_may_be_inside_the_workflows_own_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "flows" / "mine"
+    shutil.copytree(WORKFLOWS / "demo", folder)
+    settings = settings_for(folder / ".snakeline", workflows_dir=folder.parent)
+    with contextlib.closing(RunningRunner(settings)) as runner:
+        job = runner.ended(runner.submit(JobSpec(workflow="mine")))
+        assert job.status is JobStatus.COMPLETED
+        assert not (runner.work_dir(job) / ".snakeline" / "jobs").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts a small file system")
+    disk = tmp_path / "small"
+    disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(data)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
     try:
-        with contextlib.closing(Attempts(data, warm=True, log_limit_bytes=2**26)) as attempts:
-            flood = attempts.launch("bytes=8000000", "exit=42")
-            ended = attempts.end(flood)
-            assert isinstance(ended, Ended)
-            assert ended.record.exit_code == 42
-            assert ended.record.log_bytes < 4 * 2**20
+        yield disk
     finally:
-        subprocess.run(["umount", "-l", str(data)], check=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk: Path, *, leave_pages: int = 0) -> Path:
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while os.statvfs(disk).f_bavail > leave_pages:
+            file.write(bytes(4096))
+    return filler
+
+
+@pytest.mark.root
+def test_a_full_disk_costs_log_and_files_but_not_the_result(small_disk: Path) -> None:
+    with contextlib.closing(Attempts(small_disk, warm=True, log_limit_bytes=2**26)) as attempts:
+        flood = attempts.launch("bytes=8000000", "exit=42")
+        ended = attempts.end(flood)
+        assert isinstance(ended, Ended)
+        assert ended.record.exit_code == 42
+        assert ended.record.log_bytes < 4 * 2**20
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("pages", [1, 2, 3])
+def test_an_attempt_without_room_for_its_result_is_not_started(small_disk: Path, pages: int) -> None:
+    with contextlib.closing(Attempts(small_disk, warm=True)) as attempts:
+        filler = fill(small_disk, leave_pages=pages)
+        handle = attempts.launch("out=hello", "exit=5")
+        ended = attempts.end(handle)
+        if isinstance(ended, NotStarted):
+            filler.unlink()
+            ended = attempts.end(attempts.launch("out=hello", "exit=5"))
+        assert isinstance(ended, Ended)
+        assert ended.record.exit_code == 5
+
+
+@pytest.mark.root
+def test_jobs_wait_while_the_disk_is_full_and_run_when_it_is_not(small_disk: Path, tmp_path: Path) -> None:
+    settings = settings_for(
+        small_disk / "data", max_cores=1, min_free_bytes=0, database_url=f"sqlite:///{tmp_path}/rows.db"
+    )
+    with contextlib.closing(RunningRunner(settings)) as runner:
+        hold = Hold(tmp_path)
+        first = runner.submit(hold=hold.path)
+        runner.wait_for(first, lambda j: j.progress is not None)
+        waiting = [runner.submit() for _ in range(3)]
+        filler = fill(small_disk)
+        hold.release()
+        assert runner.ended(first).exit_code is not None
+        runner.wait_for(waiting[0], JobStatus.RUNNING)  # claimed, and not to be written
+        filler.unlink()
+        assert {runner.ended(job).status for job in waiting} == {JobStatus.COMPLETED}
 
 
 def test_a_signal_to_the_launcher_disturbs_nobody(runner: RunningRunner) -> None:
