@@ -314,7 +314,8 @@ class _Run:
 
     def _timeout_ms(self) -> float | None:
         times = [at for at in (self._deadline if not self._stop else None, self._kill_at) if at is not None]
-        return max(0.0, (min(times) - time.monotonic()) * 1000) + 1 if times else None
+        # poll(2) takes an int of milliseconds, 24 days; the loop asks again.
+        return min(max(0.0, (min(times) - time.monotonic()) * 1000) + 1, 2**31 - 1) if times else None
 
     def _read_signals(self) -> None:
         try:
