@@ -8,6 +8,7 @@ import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -141,7 +142,7 @@ class ServiceSettings(BaseSettings):
         data_dir = self.data_dir.absolute()
         return RunnerSettings(
             data_dir=data_dir,
-            database_url=self.database_url or f"sqlite:///{data_dir / 'snakeline.db'}",
+            database_url=self.database_url or f"sqlite:///{quote(str(data_dir / 'snakeline.db'))}",
             engine=self.engine,
             snakemake=self.snakemake,
             workflows_dir=self.workflows_dir.absolute(),

@@ -203,13 +203,14 @@ class LocalBackend:
     def _result(self, handle: Handle, files: AttemptFiles) -> Ended | Lost:
         self._stops.pop(handle, None)
         try:
-            with open(files.exit, "rb") as file:
-                return Ended(ExitRecord.load(file.read(65536)))
+            return Ended(ExitRecord.load(_read(files.exit)))
         except FileNotFoundError:
             detail = "its supervising process ended without a record"
             detail += _last_words(files)
-        except (InvalidRecord, OSError) as error:
+        except InvalidRecord as error:
             detail = str(error)
+        except OSError as error:
+            detail = f"exit.json cannot be read: {error.strerror}"
         return self._lost(handle, detail)
 
     def _lost(self, handle: Handle, detail: str) -> Lost:
@@ -363,8 +364,7 @@ class LocalBackend:
 def _last_words(files: AttemptFiles) -> str:
     """What the shim said before it died of itself; a full disk may have cut it short or left nothing."""
     try:
-        with open(f"{files.directory}/crash.txt", encoding="utf-8", errors="replace") as file:
-            lines = file.read(65536).strip().splitlines()
+        lines = _read(f"{files.directory}/crash.txt").decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
     return f": {lines[-1]}" if lines else ""
@@ -374,7 +374,16 @@ def _runner_folder() -> str:
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def _read(path: str) -> bytes:
+    """The beginning of a file that a job may have replaced: a FIFO in its place is empty, not waited for."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb", buffering=0) as file:
+        return file.read(65536) or b""
+
+
 def _write(path: str, content: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """Raises OSError, also where an earlier attempt left a FIFO or a link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o600)
     with open(fd, "wb") as file:
         file.write(content)

@@ -54,7 +54,7 @@ class LogSegments:
         return written
 
     def _open(self, index: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(self._files.log_segment(index), flags, 0o600)
         if self._fd is not None:
             os.close(self._fd)

@@ -33,6 +33,11 @@ RECORD_BYTES = 4096
 LEFTOVER_GRACE_S = 2.0
 """What a job's forgotten background processes get between SIGTERM and SIGKILL once the engine has ended."""
 KILL_WITHIN_S = 5.0
+LONGEST_WAIT_MS = 2**31 - 1
+
+_PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+)
 
 STOP = signal.SIGTERM
 FORCE = signal.SIGUSR1
@@ -65,11 +70,16 @@ def main(directory: str, *, warm: bool, title: ProcessTitle) -> int:
     files = AttemptFiles(job_dir, int(os.path.basename(directory)))
     title.set("snakeline-shim", f"snakeline: shim of job {os.path.basename(job_dir)}/{files.attempt}")
     become_subreaper()
-    lock = try_lock(files.lock)
-    if lock is None or os.path.exists(files.exit) or os.path.exists(files.started):
-        return NOT_OURS
-    # Before the mark: without room for the result the attempt is not started and may be launched again.
-    record_fd = _reserve_record(files)
+    try:
+        lock = try_lock(files.lock)
+        if lock is None or os.path.exists(files.exit) or os.path.exists(files.started):
+            return NOT_OURS
+        # Before the mark: without room for the result the attempt is not started and may be launched again.
+        record_fd = _reserve_record(files)
+    except OSError as error:
+        if error.errno not in _PASSING:
+            _mark_started(files)  # another shim would fare no better: lost, and not launched for ever
+        raise
     if not _mark_started(files):
         return NOT_OURS
     started_at, started_monotonic = time.time(), time.monotonic()
@@ -314,8 +324,10 @@ class _Run:
 
     def _timeout_ms(self) -> float | None:
         times = [at for at in (self._deadline if not self._stop else None, self._kill_at) if at is not None]
-        # poll(2) takes an int of milliseconds, 24 days; the loop asks again.
-        return min(max(0.0, (min(times) - time.monotonic()) * 1000) + 1, 2**31 - 1) if times else None
+        if not times:
+            return None
+        # poll(2) counts in an int: what is further away than it can say is asked about again.
+        return min(max(0.0, (min(times) - time.monotonic()) * 1000) + 1, LONGEST_WAIT_MS)
 
     def _read_signals(self) -> None:
         try:

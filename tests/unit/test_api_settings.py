@@ -10,6 +10,7 @@ import pytest
 
 from api.machine_cores import machine_cores
 from api.settings import PREFIX, ServiceSettings, SettingsError, bundled_workflows, load_settings
+from runner.stores.sql.store import SqlStore
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -192,3 +193,13 @@ class TestMachineCores:
         (box / "cpu.cfs_quota_us").write_text("150000")
         (box / "cpu.cfs_period_us").write_text("100000")
         assert machine_cores(proc=tmp_path, cgroups=tmp_path) == 1
+
+
+@pytest.mark.parametrize("name", ["q?x", "p%20x", "a+b", "dätä dir"])
+def test_the_default_store_is_in_the_data_directory_whatever_its_name(tmp_path: Path, name: str) -> None:
+    data_dir = tmp_path / name
+    settings = load_settings({"SNAKELINE_DATA_DIR": str(data_dir)}).runner()
+    data_dir.mkdir()
+    SqlStore.open(settings.database_url).close()
+    assert (data_dir / "snakeline.db").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
