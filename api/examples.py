@@ -21,6 +21,7 @@ JOB: dict[str, JsonValue] = {
     "priority": 0,
     "timeout_s": None,
     "max_retries": 0,
+    "retry_lost": False,
     "labels": {"project": "atlas"},
     "attempt": 1,
     "created_at": "2026-01-31T12:00:00.120000Z",

@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from api.state import state_of
 from runner import errors as runner_errors
 
 if TYPE_CHECKING:
@@ -123,9 +124,11 @@ def problem_of(error: runner_errors.RunnerError) -> Problem:
     return Problem(kind, str(error) or kind.title, fields, headers, members)
 
 
-async def on_runner_error(_request: Request, error: Exception) -> Response:
+async def on_runner_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, runner_errors.RunnerError)
-    return problem_of(error).response()
+    problem = problem_of(error)
+    state_of(request).problems[problem.kind.slug] += 1
+    return problem.response()
 
 
 async def on_problem(_request: Request, error: Exception) -> Response:

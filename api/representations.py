@@ -35,6 +35,7 @@ def job_document(job: Job) -> dict[str, Any]:
         "priority": spec.priority,
         "timeout_s": spec.timeout_s,
         "max_retries": spec.max_retries,
+        "retry_lost": spec.retry_lost,
         "labels": spec.labels,
         "attempt": job.attempt,
         "created_at": job.created_at,

@@ -67,6 +67,10 @@ class SubmitJob(BaseModel):
         default=None, gt=0, le=_TEN_YEARS_S, description="Seconds an attempt may run."
     )
     max_retries: int = Field(default=0, ge=0, le=100, description="Automatic new attempts after a failure.")
+    retry_lost: bool = Field(
+        default=False,
+        description="`max_retries` also covers `lost` attempts: some of their work may be done twice.",
+    )
 
     def spec(self) -> JobSpec:
         return JobSpec(
@@ -80,6 +84,7 @@ class SubmitJob(BaseModel):
             priority=self.priority,
             timeout_s=self.timeout_s,
             max_retries=self.max_retries,
+            retry_lost=self.retry_lost,
         )
 
 
@@ -218,6 +223,7 @@ class Job(BaseModel):
     priority: int
     timeout_s: float | None
     max_retries: int
+    retry_lost: bool
     labels: dict[str, str]
     attempt: int = Field(description="The attempt these figures are about, from 1.")
     created_at: datetime

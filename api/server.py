@@ -28,17 +28,20 @@ if TYPE_CHECKING:
 
 EXIT_CANNOT_START = 2
 KEEP_ALIVE_S = 75  # longer than the idle time of common load balancers, so that they close first
-SHUTDOWN_S = 3
+_LAST_ANSWERS_S = 3
+_LOOK_EVERY_S = 0.05
 _BACKLOG = 2048
 
 _log = structlog.get_logger(__name__)
 
 
 class Server(uvicorn.Server):
-    """Ends streams and long-polls as soon as it is told to stop: uvicorn would wait for them.
+    """Ends jobs, streams and long-polls in order when it is told to stop: uvicorn would wait for streams.
 
-    On the first SIGTERM or SIGINT no new job is accepted, every stream ends, what is being answered is
-    finished within `SHUTDOWN_S`, and `run` returns: the signal is not raised again, the exit code is ours.
+    From the first SIGTERM or SIGINT on no new job is accepted. While running jobs are waited for or
+    stopped (`SNAKELINE_ON_SHUTDOWN`) everything else is answered as ever, and who follows a log sees its
+    end. Then streams end, what is being answered is finished within seconds, and `run` returns: the
+    signal is not raised again, the exit code is ours. A second signal lets the jobs go at once.
     """
 
     def __init__(self, app: Application, runner: Runner, *, started: Callable[[], None]) -> None:
@@ -55,12 +58,14 @@ class Server(uvicorn.Server):
                 server_header=False,
                 backlog=_BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=SHUTDOWN_S,
+                timeout_graceful_shutdown=_LAST_ANSWERS_S,
             )
         )
         self._app = app
         self._runner = runner
         self._on_started = started
+        self._told_to_stop = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -75,12 +80,18 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's form
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
-        self.should_exit = True
-        self._loop.call_soon_threadsafe(self._stop)
+        if self._loop is None:  # nothing has been started yet
+            self.should_exit = True
+            return
+        self._loop.call_soon_threadsafe(self._wind_down, self._told_to_stop)
+        self._told_to_stop = True
 
-    def _stop(self) -> None:
-        self._runner.service.drain()
-        self._app.stop.set()
+    def _wind_down(self, hurry: bool) -> None:  # noqa: FBT001 - a callback's form
+        if self._runner.wind_down() or hurry:
+            self.should_exit = True
+            self._app.stop.set()
+        elif not self.should_exit and self._loop is not None:
+            self._loop.call_later(_LOOK_EVERY_S, self._wind_down, False)
 
 
 def serve(settings: ServiceSettings) -> int:

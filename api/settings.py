@@ -19,8 +19,9 @@ from pydantic_settings import (
 )
 
 import runner
+from api.container import in_container
 from api.machine_cores import machine_cores
-from runner.settings import EngineName, MockSettings, RunnerSettings
+from runner.settings import EngineName, MockSettings, OnShutdown, RunnerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +96,29 @@ class ServiceSettings(BaseSettings):
     default_timeout_s: float | None = Field(
         default=None, gt=0, le=_TEN_YEARS_S, description="Time limit of jobs that name none, in seconds."
     )
+    on_shutdown: Literal["auto", "detach", "drain", "stop"] = Field(
+        default="auto",
+        description="What happens to running jobs at SIGTERM: `detach` leaves them running, `drain` waits "
+        "for them, `stop` ends them and queues them to resume; `auto` is `stop` in a container, "
+        "else `detach`.",
+    )
+    shutdown_s: float = Field(
+        default=10,
+        ge=2,
+        le=86_400,
+        description="Seconds from SIGTERM until the service has to be gone: its supervisor's stop timeout.",
+    )
+    retention_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=36_500,
+        description="Ended jobs are deleted, files and all, this many days after their end.",
+    )
+    max_data_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="GiB the files of all jobs may take; beyond it ended jobs are deleted, the oldest first.",
+    )
     warm_start: bool = Field(
         default=True, description="Start Python engines by a fork of a warm process; `false` executes each."
     )
@@ -112,10 +136,18 @@ class ServiceSettings(BaseSettings):
         description="Who may call: `none` lets everybody in; `auto` does so on a loopback address only.",
     )
 
-    @field_validator("log_level", "engine", "auth", mode="before")
+    @field_validator("log_level", "engine", "auth", "on_shutdown", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("data_dir", "workflows_dir")
+    @classmethod
+    def _is_text(cls, value: Path) -> Path:
+        # Bytes that are not UTF-8 come as lone surrogates; files of jobs are JSON and name these paths.
+        if any(c < " " or "\ud800" <= c <= "\udfff" for c in str(value.absolute())):
+            raise ValueError("its full path must be UTF-8 text without control characters")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> ServiceSettings:
@@ -151,6 +183,10 @@ class ServiceSettings(BaseSettings):
             stop_grace_s=self.stop_grace_s,
             log_limit_bytes=math.ceil(self.log_limit_mb * 2**20),
             default_timeout_s=self.default_timeout_s,
+            on_shutdown=self._what_on_shutdown(),
+            shutdown_s=self.shutdown_s,
+            retention_s=None if self.retention_days is None else self.retention_days * 86_400,
+            max_data_bytes=None if self.max_data_gb is None else math.ceil(self.max_data_gb * 2**30),
             warm_start=self.warm_start,
             mock=MockSettings(
                 min_s=self.mock_min_s,
@@ -159,6 +195,11 @@ class ServiceSettings(BaseSettings):
                 seed=self.mock_seed,
             ),
         )
+
+    def _what_on_shutdown(self) -> OnShutdown:
+        if self.on_shutdown != "auto":
+            return self.on_shutdown
+        return "stop" if in_container() else "detach"
 
 
 def from_environment() -> ServiceSettings:

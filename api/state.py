@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
@@ -24,6 +25,7 @@ T = TypeVar("T")
 class AppState:
     service: JobService
     stop: StopSignal
+    problems: Counter[str] = field(default_factory=Counter)  # answered so far, by type
 
 
 def state_of(request: Request) -> AppState:

@@ -71,6 +71,10 @@ class AttemptFiles:
         return f"{self.directory}/exit.json"
 
     @property
+    def crash(self) -> str:
+        return f"{self.directory}/crash.txt"
+
+    @property
     def events(self) -> str:
         return f"{self.directory}/events.jsonl"
 
@@ -139,8 +143,9 @@ class ExitRecord:
     """How the attempt ended: `exit.json`.
 
     Exactly one of `exit_code`, `exit_signal` and `launch_error` is set, except when the attempt was
-    stopped before the engine started: then all three are null. `stopped` is `cancel` or `timeout` when
-    the shim had sent signals before the engine ended, else null. Times are seconds since the epoch;
+    stopped before the engine started: then all three are null. `stopped` is `cancel`, `timeout` or
+    `interrupt` (the service ends and wants the job to resume later) when the shim had sent signals before
+    the engine ended, else null. Times are seconds since the epoch;
     `ended_at` is `started_at` plus the monotonic duration, so that a clock jump cannot bend it.
     """
 
@@ -183,7 +188,7 @@ class ExitRecord:
             raise InvalidRecord(f"exit.json holds an impossible exit code: {code!r}")
         if signal is not None and not (type(signal) is int and 1 <= signal <= 64):
             raise InvalidRecord(f"exit.json holds an impossible signal: {signal!r}")
-        if self.stopped not in (None, "cancel", "timeout"):
+        if self.stopped not in (None, "cancel", "timeout", "interrupt"):
             raise InvalidRecord(f"exit.json holds an unknown stop: {self.stopped!r}")
         if trouble is not None and not isinstance(trouble, str):
             raise InvalidRecord("exit.json holds a launch error that is not text")

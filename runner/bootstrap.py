@@ -6,14 +6,17 @@ import os
 from typing import TYPE_CHECKING
 
 from runner.backends.local import LocalBackend
-from runner.data_dir import DataDir, is_in_use
+from runner.ballast import Ballast
+from runner.data_dir import DataDir, has_jobs, is_in_use
 from runner.engines.mock import MockEngine
 from runner.engines.snakemake import SnakemakeEngine
-from runner.errors import StoreUnavailable
+from runner.errors import StorageFull, StoreUnavailable
 from runner.events import EventBus
 from runner.isolation.descriptors import raise_limit
 from runner.isolation.probe import probe
 from runner.logs import SegmentLogStore
+from runner.removal import JobRemoval
+from runner.retention import Retention
 from runner.service import Check, JobService, check_disk, check_engine
 from runner.stores.memory import MemoryStore
 from runner.stores.sql.store import SqlStore
@@ -35,14 +38,17 @@ class Runner:
 
     def __init__(
         self,
+        *,
         settings: RunnerSettings,
         service: JobService,
         supervisor: Supervisor,
         store: JobStore,
         data_dir: DataDir,
+        retention: Retention,
     ) -> None:
         self.settings = settings
         self.service = service
+        self.retention = retention
         self._supervisor = supervisor
         self._store = store
         self._data_dir = data_dir
@@ -50,18 +56,29 @@ class Runner:
     def start(self) -> None:
         """Recover what ran before, then supervise. Raises StoreUnavailable, BackendUnavailable."""
         self._supervisor.start()
+        self.retention.start()
+
+    def wind_down(self) -> bool:
+        """Take no new jobs and deal with those that run as `on_shutdown` says; true once that is done.
+
+        Returns at once, so ask again; it is done within `shutdown_s`, less what `close` needs.
+        """
+        self.service.drain()
+        return self._supervisor.wind_down()
 
     def close(self) -> None:
         """Take no new jobs and let go; running jobs go on and are found again at the next start."""
         self.service.drain()
+        self.retention.close()
         self._supervisor.close()
         self._store.close()
         self._data_dir.close()
 
 
-def build_runner(settings: RunnerSettings) -> Runner:
+def build_runner(settings: RunnerSettings, *, first_sweep_after_s: float = 300.0) -> Runner:
     """Take the data directory, open the store and wire everything; nothing runs yet.
 
+    The first deletion of old jobs comes `first_sweep_after_s` after the start: see runner/retention.py.
     Raises DataDirUnusable, StoreUnavailable.
     """
     data_dir = DataDir(settings.data_dir)
@@ -91,6 +108,15 @@ def build_runner(settings: RunnerSettings) -> Runner:
         logs=logs,
         bus=bus,
     )
+    removal = JobRemoval(settings.data_dir, store)
+    retention = Retention(
+        data_dir=settings.data_dir,
+        store=store,
+        removal=removal,
+        retention_s=settings.retention_s,
+        max_data_bytes=settings.max_data_bytes,
+        first_after_s=first_sweep_after_s,
+    )
     service = JobService(
         settings=settings,
         store=store,
@@ -98,10 +124,20 @@ def build_runner(settings: RunnerSettings) -> Runner:
         engine=engine,
         logs=logs,
         bus=bus,
+        removal=removal,
         isolation=probe().name,
         supervisor_alive=supervisor.is_alive,
+        launches_postponed=lambda: supervisor.launches_postponed,
+        files_bytes=lambda: retention.used_bytes,
     )
-    return Runner(settings, service, supervisor, store, data_dir)
+    return Runner(
+        settings=settings,
+        service=service,
+        supervisor=supervisor,
+        store=store,
+        data_dir=data_dir,
+        retention=retention,
+    )
 
 
 def check(settings: RunnerSettings) -> tuple[Check, ...]:
@@ -133,8 +169,9 @@ def _check_store(settings: RunnerSettings) -> Check:
     if settings.database_url == MEMORY_URL:
         return Check("store", ok=True, detail="in memory: jobs are forgotten when the service stops")
     try:
-        return Check("store", ok=True, detail=SqlStore.examine(settings.database_url))
-    except StoreUnavailable as error:
+        may_be_new = not has_jobs(settings.data_dir)
+        return Check("store", ok=True, detail=SqlStore.examine(settings.database_url, may_be_new=may_be_new))
+    except (StoreUnavailable, OSError) as error:
         return Check("store", ok=False, detail=str(error))
 
 
@@ -154,4 +191,18 @@ def _engine(settings: RunnerSettings) -> Engine:
 def _open_store(settings: RunnerSettings, on_commit: Callable[[Sequence[JobEvent]], None]) -> JobStore:
     if settings.database_url == MEMORY_URL:
         return MemoryStore(on_commit=on_commit)
-    return SqlStore.open(settings.database_url, on_commit=on_commit)
+    may_be_new = not has_jobs(settings.data_dir)
+    ballast = Ballast(settings.data_dir)
+    try:
+        return SqlStore.open(settings.database_url, on_commit=on_commit, may_be_new=may_be_new)
+    except StoreUnavailable:
+        if not ballast.is_needed():
+            raise
+        with ballast.released():  # a service that can't start on a full disk could not empty it either
+            store = SqlStore.open(settings.database_url, on_commit=on_commit, may_be_new=may_be_new)
+            try:
+                store.check()  # takes the room that it needs to work in
+            except (StoreUnavailable, StorageFull) as error:
+                store.close()
+                raise StoreUnavailable(str(error)) from error
+            return store

@@ -27,7 +27,9 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         """Make the directory if need be and take it. Raises DataDirUnusable."""
         try:
-            os.makedirs(path / "jobs", mode=0o700, exist_ok=True)
+            os.makedirs(path.parent, exist_ok=True)
+            for directory in (path, path / "jobs"):
+                _make_private(directory)
             self._fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DataDirUnusable(
@@ -47,6 +49,17 @@ class DataDir:
         os.close(self._fd)
 
 
+def _make_private(directory: Path) -> None:
+    """Make it for this user alone, whatever the umask; what somebody else has made is left as it is."""
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(directory):
+            raise
+    else:
+        os.chmod(directory, 0o700)  # the umask may have taken even from the owner
+
+
 def is_in_use(path: Path) -> bool:
     """Whether a service holds the directory now; nothing is made, taken or changed."""
     try:
@@ -58,3 +71,12 @@ def is_in_use(path: Path) -> bool:
     finally:
         os.close(fd)
     return bool(kind != fcntl.F_UNLCK)
+
+
+def has_jobs(path: Path) -> bool:
+    """Whether files of jobs are there. Raises OSError when that cannot be seen."""
+    try:
+        with os.scandir(path / "jobs") as entries:
+            return next(entries, None) is not None
+    except FileNotFoundError:
+        return False

@@ -64,6 +64,7 @@ class Change(StrEnum):
     CANCEL_REQUESTED = "cancel_requested"
     ENDED = "ended"
     RETRIED = "retried"
+    INTERRUPTED = "interrupted"
     PROGRESSED = "progressed"
 
 
@@ -78,6 +79,8 @@ TRANSITIONS: Final[Mapping[tuple[JobStatus, Change], frozenset[JobStatus]]] = Ma
         # An automatic retry goes straight back to pending, so that nobody takes a failure for final
         # that is not.
         (JobStatus.RUNNING, Change.RETRIED): frozenset({JobStatus.PENDING}),
+        # The service stopped it for its own sake: it resumes at the next start.
+        (JobStatus.RUNNING, Change.INTERRUPTED): frozenset({JobStatus.PENDING}),
         (JobStatus.FAILED, Change.RETRIED): frozenset({JobStatus.PENDING}),
         (JobStatus.CANCELLED, Change.RETRIED): frozenset({JobStatus.PENDING}),
     }
@@ -98,6 +101,7 @@ class JobSpec:
     priority: int = 0
     timeout_s: float | None = None
     max_retries: int = 0
+    retry_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `exit_code` and `exit_signal` are never both set; both None is unknown."""
+    """How an attempt ended. `exit_code` and `exit_signal` are never both set; both None is unknown.
+
+    `interrupted`: the service stopped it to end itself, and it would have gone on; it is to resume.
+    """
 
     reason: Reason
     ended_at: datetime
@@ -137,6 +144,7 @@ class Outcome:
     error_message: str | None = None
     progress: Progress | None = None
     usage: Usage | None = None
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +210,7 @@ def cancel_asked(job: Job, at: datetime) -> Job:
             at,
             reason=Reason.CANCEL_REQUESTED,
             cancel_requested_at=at,
-            completed_at=at,
+            completed_at=max(at, job.created_at),  # the clock may have been set back since
         )
     if job.status is JobStatus.RUNNING and job.cancel_requested_at is not None:
         return job
@@ -230,13 +238,26 @@ def ended(job: Job, outcome: Outcome) -> Job:
 
 def retried(job: Job, at: datetime, *, automatic: bool = False) -> Job:
     """The job as a new attempt, pending again. A manual retry restores the full number of automatic ones."""
+    if not automatic and job.status is JobStatus.RUNNING:
+        # The table has the row for the automatic one alone: the attempt that is given up still runs.
+        raise InvalidTransition(job.id, job.status.value, Change.RETRIED.value)
+    left = job.retries_left - 1 if automatic else job.spec.max_retries
+    return _again(job, Change.RETRIED, at, left)
+
+
+def interrupted(job: Job, at: datetime) -> Job:
+    """The job as a new attempt, after the service stopped this one to end itself. It costs no retry."""
+    return _again(job, Change.INTERRUPTED, at, job.retries_left)
+
+
+def _again(job: Job, change: Change, at: datetime, retries_left: int) -> Job:
     return _moved(
         job,
-        Change.RETRIED,
+        change,
         JobStatus.PENDING,
         at,
         attempt=job.attempt + 1,
-        retries_left=job.retries_left - 1 if automatic else job.spec.max_retries,
+        retries_left=retries_left,
         reason=None,
         started_at=None,
         completed_at=None,
@@ -262,10 +283,15 @@ def progressed(job: Job, at: datetime, progress: Progress | None, usage: Usage |
 
 
 def may_retry_by_itself(job: Job, outcome: Outcome) -> bool:
-    """Whether `max_retries` covers this outcome: it failed by itself, was started, and is not lost."""
+    """Whether `max_retries` covers this outcome: it failed by itself and was started.
+
+    A lost attempt is covered only if the job says `retry_lost`: nobody knows how far it got, and only
+    its author knows whether doing some of it twice does harm.
+    """
     return (
         job.retries_left > 0
         and job.cancel_requested_at is None
         and STATUS_OF[outcome.reason] is JobStatus.FAILED
-        and outcome.reason not in (Reason.LOST, Reason.LAUNCH_FAILED)
+        and outcome.reason is not Reason.LAUNCH_FAILED
+        and (outcome.reason is not Reason.LOST or job.spec.retry_lost)
     )

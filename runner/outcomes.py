@@ -7,7 +7,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from runner.jobs import Change, Outcome, Reason, Usage, ended, may_retry_by_itself, retried
+from runner.jobs import (
+    STATUS_OF,
+    Change,
+    JobStatus,
+    Outcome,
+    Reason,
+    Usage,
+    ended,
+    interrupted,
+    may_retry_by_itself,
+    retried,
+)
 from runner.ports import Update
 
 if TYPE_CHECKING:
@@ -29,7 +40,7 @@ def reason_of(record: ExitRecord, *, cancel_requested: bool) -> Reason:
         return Reason.LAUNCH_FAILED
     if record.stopped == "timeout":
         return Reason.TIMED_OUT
-    if record.stopped == "cancel" and cancel_requested:
+    if record.stopped in ("cancel", "interrupt") and cancel_requested:
         return Reason.CANCEL_REQUESTED
     if record.exit_code == 0:
         return Reason.EXITED_ZERO
@@ -57,6 +68,9 @@ def outcome_of(
             read_bytes=record.read_bytes,
             written_bytes=record.written_bytes,
         ),
+        interrupted=record.stopped == "interrupt"
+        and record.launch_error is None
+        and STATUS_OF[reason] is JobStatus.FAILED,
     )
 
 
@@ -105,7 +119,9 @@ def lost(job: Job, detail: str, *, progress: Progress | None) -> Outcome:
         reason=Reason.LOST,
         started_at=job.started_at,
         ended_at=datetime.now(UTC),
-        error_message=f"How the job ended is not known: {detail}. A retry continues where it stopped.",
+        error_message=_storable(
+            f"How the job ended is not known: {detail}. A retry continues where it stopped."
+        ),
         progress=_at_rest(progress),
     )
 
@@ -121,7 +137,10 @@ def launch_failed(detail: str) -> Outcome:
 
 
 def update_for(job: Job, outcome: Outcome) -> Update:
-    """The end of an attempt: of the job as well, or back to the queue while `max_retries` allows."""
+    """The end of an attempt: of the job as well, or back to the queue.
+
+    Back go what the service itself stopped, and what failed while `max_retries` covers it.
+    """
     told = {
         "reason": outcome.reason.value,
         "exit_code": outcome.exit_code,
@@ -130,6 +149,8 @@ def update_for(job: Job, outcome: Outcome) -> Update:
         "started_at": outcome.started_at.isoformat() if outcome.started_at else None,
         "ended_at": outcome.ended_at.isoformat(),
     }
+    if outcome.interrupted:
+        return Update(job, interrupted(job, outcome.ended_at), Change.INTERRUPTED, told)
     if may_retry_by_itself(job, outcome):
         return Update(job, retried(job, outcome.ended_at, automatic=True), Change.RETRIED, told)
     return Update(job, ended(job, outcome), Change.ENDED, told)

@@ -84,6 +84,20 @@ class JobPage:
     has_more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """An ended job in short, for walking very many of them in the order of their ends.
+
+    `created_ceiling` is the latest `created_at` of this job and all submitted before it. It is later
+    than `completed_at` only where the clock was wrong at one of the two.
+    """
+
+    seq: int
+    id: str
+    completed_at: datetime
+    created_ceiling: datetime
+
+
 class JobStore(Protocol):
     """Thread-safe and durable: a write's future resolves after its commit, and never before.
 
@@ -105,7 +119,13 @@ class JobStore(Protocol):
         """Apply each update in one transaction; None in the answer for each that lost its race."""
 
     def delete(self, job: Job) -> Future[bool]:
-        """Remove the job, its events and its idempotency key; False when its version has changed."""
+        """Remove the job, its events and its idempotency key; False when its version has changed.
+
+        The same commit puts its id among the `leftovers`.
+        """
+
+    def forget_leftovers(self, job_ids: Sequence[str]) -> Future[None]:
+        """Nothing of these deleted jobs is left on the disk; ids that are no leftovers are no error."""
 
     def get(self, job_id: str) -> Job:
         """Raises JobNotFound."""
@@ -119,6 +139,12 @@ class JobStore(Protocol):
 
     def counts(self) -> Mapping[JobStatus, int]:
         """Jobs per status; every status is there. Takes no scan."""
+
+    def ended(self, *, after: EndedJob | None = None, limit: int = 500) -> Sequence[EndedJob]:
+        """Ended jobs, the earliest end first, then by seq; those behind `after`. Takes no scan."""
+
+    def leftovers(self, *, after: str = "", limit: int = 500) -> Sequence[str]:
+        """Ids of deleted jobs whose files may still be there, in order; those behind `after`."""
 
     def events(
         self, *, job_id: str | None = None, after_seq: int = 0, limit: int = 500
@@ -291,6 +317,7 @@ class Lost:
 
 
 Observation = NotStarted | Running | Ended | Lost
+StopReason = Literal["cancel", "interrupt"]
 
 
 class Backend(Protocol):
@@ -309,11 +336,11 @@ class Backend(Protocol):
     def observe(self, handle: Handle) -> Observation:
         """What the attempt is doing now; from `Running` on, its end is reported by `wait`."""
 
-    def stop(self, handle: Handle, *, force: bool) -> None:
+    def stop(self, handle: Handle, *, why: StopReason, force: bool = False) -> None:
         """Ask every process of the attempt to end: SIGTERM, then SIGKILL after the grace; at once if `force`.
 
-        Returns once asked, not once dead: `wait` reports the end. Safe to repeat; an attempt that is
-        already gone is no error.
+        `why` ends up in the attempt's record; the first one counts. Returns once asked, not once dead:
+        `wait` reports the end. Safe to repeat; an attempt that is already gone is no error.
         """
 
     def wait(self, timeout_s: float | None) -> list[tuple[Handle, Observation]]:

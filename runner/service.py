@@ -5,15 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import structlog
-
-from runner.attempt_files import AttemptFiles
 from runner.errors import (
     EngineUnavailable,
     FieldError,
@@ -49,10 +45,8 @@ if TYPE_CHECKING:
         Workflow,
         WorkflowRegistry,
     )
+    from runner.removal import JobRemoval
     from runner.settings import RunnerSettings
-
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +66,16 @@ class Readiness:
     isolation: str
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What there is to count; None where it cannot be told just now."""
+
+    jobs: Mapping[JobStatus, int] | None
+    launches_postponed: int
+    files_bytes: int | None  # all jobs' files; None as well while nothing limits them
+    free_bytes: int | None
+
+
 class JobService:
     """Submit, get, list, cancel, retry, delete. Thread-safe.
 
@@ -87,8 +91,11 @@ class JobService:
         engine: Engine,
         logs: LogStore,
         bus: EventBus,
+        removal: JobRemoval,
         isolation: str,
         supervisor_alive: Callable[[], bool],
+        launches_postponed: Callable[[], int],
+        files_bytes: Callable[[], int | None],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -96,8 +103,11 @@ class JobService:
         self._engine = engine
         self._logs = logs
         self._bus = bus
+        self._removal = removal
         self._isolation = isolation
         self._supervisor_alive = supervisor_alive
+        self._launches_postponed = launches_postponed
+        self._files_bytes = files_bytes
         self._draining = False
 
     @property
@@ -153,11 +163,8 @@ class JobService:
             job = self._store.get(job_id)
             if not job.status.is_terminal:
                 raise InvalidTransition(job.id, job.status.value, "deleted")
-            if self._store.delete(job).result():
-                break
-        # The row went first: should the removal be cut short, what stays behind is only disk space.
-        directory = AttemptFiles.of(self._settings.data_dir, job_id, job.attempt).job_dir
-        _remove(directory)
+            if self._removal.remove(job, why="asked for"):
+                return
 
     def _change(self, job_id: str, kind: Change, step: Callable[[Job], Job]) -> Job:
         while True:
@@ -217,6 +224,19 @@ class JobService:
         )
         return Readiness(all(c.ok for c in checks), checks, engine, self._isolation)
 
+    def figures(self) -> Figures:
+        """For metrics. Takes no scan, whatever the number of jobs; never raises."""
+        try:
+            jobs: Mapping[JobStatus, int] | None = self._store.counts()
+        except StoreUnavailable:
+            jobs = None
+        try:
+            stat = os.statvfs(self._settings.data_dir)
+            free: int | None = stat.f_bavail * stat.f_frsize
+        except OSError:
+            free = None
+        return Figures(jobs, self._launches_postponed(), self._files_bytes(), free)
+
     # ------------------------------------------------------------ validation
 
     def _validate(self, spec: JobSpec) -> None:
@@ -241,27 +261,11 @@ class JobService:
 
 
 def _fingerprint(spec: JobSpec) -> str:
-    canonical = json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
+    fields = asdict(spec)
+    if not spec.retry_lost:  # newer than the keys in some stores: what does not name it is the same as before
+        del fields["retry_lost"]
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _remove(directory: str) -> None:
-    """The folder with all in it, also what a job made read-only; what cannot be removed is logged."""
-
-    def open_up(_: object, path: str, error: tuple[object, BaseException, object]) -> None:
-        if isinstance(error[1], FileNotFoundError):
-            return  # a process of the job was faster
-        try:
-            os.chmod(os.path.dirname(path), 0o700)
-            if os.path.isdir(path) and not os.path.islink(path):
-                os.chmod(path, 0o700)
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
-        except OSError as trouble:
-            _log.warning("job.files_left_behind", path=path, error=trouble.strerror)
-
-    shutil.rmtree(directory, onerror=open_up)
 
 
 def check_store(store: JobStore) -> Check:
@@ -273,11 +277,16 @@ def check_store(store: JobStore) -> Check:
 
 
 def check_disk(settings: RunnerSettings) -> Check:
-    """Whether the data directory's file system has room for another job."""
+    """Whether the data directory's file system takes another job: writable, with bytes and inodes left."""
     try:
         stat = os.statvfs(settings.data_dir)
     except OSError as error:
         return Check("disk", ok=False, detail=f"{settings.data_dir} cannot be read: {error.strerror}")
+    if stat.f_flag & os.ST_RDONLY:
+        detail = f"{settings.data_dir} is mounted read-only: look at the kernel's log, and remount it"
+        return Check("disk", ok=False, detail=detail)
+    if stat.f_files and not stat.f_favail:  # file systems without a fixed number of inodes say 0 for both
+        return Check("disk", ok=False, detail="no inodes left for the data directory: remove files there")
     free = stat.f_bavail * stat.f_frsize
     least = settings.min_free_bytes
     if free < least:

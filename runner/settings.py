@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 EngineName = Literal["mock", "snakemake"]
+OnShutdown = Literal["detach", "drain", "stop"]
 
 
 class MockSettings(BaseModel):
@@ -38,6 +39,10 @@ class RunnerSettings(BaseModel):
     stop_grace_s: float = Field(default=10.0, ge=0)
     log_limit_bytes: int = Field(default=256 * 2**20, ge=64 * 2**10)
     default_timeout_s: float | None = Field(default=None, gt=0)
+    on_shutdown: OnShutdown = "detach"
+    shutdown_s: float = Field(default=10.0, ge=2)
+    retention_s: float | None = Field(default=None, gt=0)
+    max_data_bytes: int | None = Field(default=None, gt=0)
     warm_start: bool = True
     min_free_bytes: int = Field(default=64 * 2**20, ge=0)
     mock: MockSettings = MockSettings()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 import structlog
 
 from runner.attempt_files import AttemptFiles
+from runner.attempt_results import AttemptResults
 from runner.core_queue import CoreQueue
 from runner.errors import (
     BackendUnavailable,
@@ -30,9 +31,11 @@ from runner.jobs import (
     claimed,
     progressed,
 )
-from runner.outcomes import cancelled_before_start, launch_failed, lost, outcome_of, update_for
-from runner.ports import Ended, Handle, LaunchRequest, Lost, NotStarted, Running, RunState, Update
+from runner.launch_queue import LaunchQueue
+from runner.outcomes import cancelled_before_start, launch_failed, update_for
+from runner.ports import Ended, Handle, LaunchRequest, Lost, NotStarted, Running, Update
 from runner.sampler import Sample, Sampler
+from runner.wind_down import Step, WindDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,9 +54,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+_ANY_CORES = 2**31 - 1
 _RETRY_S = 1.0
 """How long to wait before asking a store or backend again that could not answer."""
-_TAIL_BYTES = 65536
 _PASSING = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 )
@@ -87,19 +90,29 @@ class Supervisor:
         self._backend = backend
         self._engine = engine
         self._workflows = workflows
-        self._logs = logs
         self._bus = bus
         self._sampler = Sampler(self._receive_samples)
+        self._results = AttemptResults(
+            data_dir=settings.data_dir,
+            engine=engine,
+            logs=logs,
+            sampler=self._sampler,
+            top_pid=backend.top_pid,
+        )
         self._active: dict[str, _Active] = {}
         self._queue = CoreQueue(store, settings.max_cores)
         self._outcomes: list[tuple[Handle, Outcome]] = []  # to be recorded
-        self._unlaunched: list[Handle] = []  # claimed, to be launched
+        self._launches = LaunchQueue()  # claimed, to be launched
         self._retry_at: float | None = None
+        self._in_doubt = False  # the store may have done what it said it had not
+        self._wind_down: WindDown | None = None
         # Filled by other threads; everything else belongs to the supervisor's.
         self._asked: deque[JobEvent] = deque()
         self._samples: deque[Sample] = deque()
         self._may_claim = True
         self._stopping = threading.Event()
+        self._winding_down = threading.Event()
+        self._wound_down = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor")
         self._unsubscribe: Callable[[], None] = _nothing
 
@@ -109,12 +122,30 @@ class Supervisor:
         """Recover every running job, then supervise. Raises StoreUnavailable, BackendUnavailable."""
         self._backend.start()
         self._unsubscribe = self._bus.subscribe(self._hear)
-        self._recover()
+        self._find_again()
+        self._warn_of_too_large()
         self._sampler.start()
         self._thread.start()
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
+
+    def wind_down(self) -> bool:
+        """Start nothing more and deal with what runs, as the settings say; true once that is done.
+
+        Returns at once, so ask again. The rest of the supervision goes on meanwhile.
+        """
+        if self._settings.on_shutdown == "detach" or not self._thread.is_alive():
+            return True
+        if not self._winding_down.is_set():
+            self._winding_down.set()
+            self._backend.wake()
+        return self._wound_down.is_set()
+
+    @property
+    def launches_postponed(self) -> int:
+        """How many claimed jobs could not be started yet and wait for their next try."""
+        return self._launches.postponed
 
     def close(self) -> None:
         """Stop supervising; jobs go on and are found again at the next start."""
@@ -129,7 +160,7 @@ class Supervisor:
     def _hear(self, event: JobEvent) -> None:
         """On the store's thread: only what the supervisor did not do itself is news."""
         match event.kind:
-            case Change.SUBMITTED | Change.RETRIED:
+            case Change.SUBMITTED | Change.RETRIED | Change.INTERRUPTED:
                 self._may_claim = True
                 # Without a free core there is nothing to wake up for: the job that frees one will.
                 if self._queue.has_room:
@@ -152,6 +183,7 @@ class Supervisor:
                 self._turn()
             except (StoreUnavailable, StorageFull) as error:
                 _log.warning("supervisor.store_unavailable", detail=str(error))
+                self._in_doubt = True
                 self._retry_later()
             except Exception:  # noqa: BLE001 - one job's trouble must not end the others' supervision
                 _log.exception("supervisor.failed")
@@ -160,37 +192,79 @@ class Supervisor:
     def _turn(self) -> None:
         for handle, observation in self._backend.wait(self._timeout_s()):
             self._observed(handle, observation)
-            if isinstance(observation, NotStarted):
-                self._retry_later()  # it could not be started just now
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._retry_at = None
             self._may_claim = True
         self._stop_cancelled()
         self._record()
-        if self._may_claim and self._retry_at is None:
-            self._claim()
-        if self._retry_at is None:
+        if self._winding_down.is_set():
+            self._wind_down_on()
+        elif self._retry_at is None:
+            if self._in_doubt:
+                self._find_again()
+            if self._may_claim:
+                self._claim()
             self._launch_claimed()
 
     def _timeout_s(self) -> float | None:
-        if self._may_claim and self._retry_at is None:
-            return 0.0
-        return max(0.0, self._retry_at - time.monotonic()) if self._retry_at is not None else None
+        if self._winding_down.is_set():
+            at = self._wind_down.next_at() if self._wind_down is not None else 0.0
+        elif self._retry_at is not None:
+            at = self._retry_at
+        else:
+            at = 0.0 if self._may_claim else self._launches.next_at()
+        return None if at is None else max(0.0, at - time.monotonic())
 
     def _retry_later(self) -> None:
         self._retry_at = time.monotonic() + _RETRY_S
 
+    # ------------------------------------------------------------ winding down
+
+    def _wind_down_on(self) -> None:
+        if self._wind_down is None:
+            how, within_s = self._settings.on_shutdown, self._settings.shutdown_s
+            self._wind_down = WindDown(how, within_s=within_s, stop_grace_s=self._settings.stop_grace_s)
+        step = self._wind_down.step()
+        started = [a.handle for a in self._active.values() if a.handle not in self._launches]
+        match step:
+            case Step.WAIT:
+                pass
+            case Step.INTERRUPT | Step.FORCE:
+                _log.info("supervisor.stopping_jobs", jobs=len(started), force=step is Step.FORCE)
+                for handle in started:
+                    self._backend.stop(handle, why="interrupt", force=step is Step.FORCE)
+            case Step.GIVE_UP:
+                _log.warning("supervisor.jobs_let_go", jobs=len(started))
+            case _:
+                assert_never(step)
+        if not started or step is Step.GIVE_UP:
+            self._wound_down.set()
+
     # ------------------------------------------------------------ recovery
 
-    def _recover(self) -> None:
-        """Take up every job the store calls running, by what its files say."""
+    def _find_again(self) -> None:
+        """Take up every job the store calls running and nobody here knows, by what its files say."""
         for job in self._store.running():
+            if job.id in self._active:
+                continue
             handle = self._take(job)
             observation = self._backend.observe(handle)
             _log.info("job.recovered", job_id=job.id, attempt=job.attempt, found=type(observation).__name__)
+            if isinstance(observation, NotStarted) and job.cancel_requested_at is None:
+                self._launches.add(handle)
+                continue
             self._observed(handle, observation)
-            if job.cancel_requested_at is not None:
-                self._backend.stop(handle, force=False)
+            if job.cancel_requested_at is not None and isinstance(observation, Running):
+                self._backend.stop(handle, why="cancel")
+        self._in_doubt = False
+
+    def _warn_of_too_large(self) -> None:
+        """Jobs accepted when there were more cores wait until there are again."""
+        most = self._settings.max_cores
+        waiting = self._store.pending(max_cores=_ANY_CORES, limit=1000)
+        too_large = [job.id for job in waiting if job.spec.cores > most]
+        if too_large:
+            _log.warning("supervisor.jobs_too_large", jobs=len(too_large), first=too_large[0], max_cores=most)
 
     def _take(self, job: Job) -> Handle:
         handle = Handle(job.id, job.attempt)
@@ -199,6 +273,7 @@ class Supervisor:
         return handle
 
     def _release(self, active: _Active) -> None:
+        self._launches.discard(active.handle)
         del self._active[active.job.id]
         self._queue.release(active.job)
         self._may_claim = True
@@ -215,51 +290,16 @@ class Supervisor:
             return
         match observation:
             case Running():
-                self._watch(handle)
+                self._results.watch(handle)
+            case NotStarted() if active.job.cancel_requested_at is not None:
+                self._results.forget(handle)
+                self._outcomes.append((handle, cancelled_before_start()))
             case NotStarted():
-                self._unlaunched.append(handle)
-            case Ended(record):
-                told, rss = self._finish(handle)
-                explained = None
-                if record.launch_error is None and record.exit_code != 0:
-                    explained = self._explain(handle, told)
-                outcome = outcome_of(
-                    active.job,
-                    record,
-                    explained=explained,
-                    progress=told.progress,
-                    sampled_rss_bytes=rss,
-                )
-                self._outcomes.append((handle, outcome))
-            case Lost(detail):
-                told, _ = self._finish(handle)
-                self._outcomes.append((handle, lost(active.job, detail, progress=told.progress)))
+                self._launches.postpone(handle)
+            case Ended() | Lost():
+                self._outcomes.append((handle, self._results.outcome(active.job, handle, observation)))
             case _:
                 assert_never(observation)
-
-    def _watch(self, handle: Handle) -> None:
-        reader = self._engine.reader(self._files(handle))
-        self._sampler.add(handle, reader, lambda: self._backend.top_pid(handle))
-
-    def _finish(self, handle: Handle) -> tuple[RunState, int]:
-        """What the run told of itself, read to its end, and the largest memory seen."""
-        finished = self._sampler.finish(handle)
-        try:
-            reader, rss = finished if finished is not None else (self._engine.reader(self._files(handle)), 0)
-            reader.advance()
-        except Exception:  # noqa: BLE001 - written by the job: whatever it is, the result counts without it
-            _log.exception("job.events_unreadable", job_id=handle.job_id, attempt=handle.attempt)
-            return RunState(), 0
-        return reader.state, rss
-
-    def _explain(self, handle: Handle, told: RunState) -> str | None:
-        try:
-            log = self._logs.open(handle.job_id, handle.attempt)
-            _, tail = log.read(max(0, log.size() - _TAIL_BYTES), _TAIL_BYTES)
-            return self._engine.explain(told, tail)
-        except Exception:  # noqa: BLE001 - as for events
-            _log.exception("job.log_unreadable", job_id=handle.job_id, attempt=handle.attempt)
-            return None
 
     # ------------------------------------------------------------ stopping
 
@@ -269,11 +309,10 @@ class Supervisor:
             active = self._active.get(event.job_id)
             if active is not None and active.job.attempt == event.attempt:
                 active.job = self._store.get(event.job_id)
-                if active.handle in self._unlaunched:
-                    self._unlaunched.remove(active.handle)
+                if self._launches.discard(active.handle):
                     self._outcomes.append((active.handle, cancelled_before_start()))
                 else:
-                    self._backend.stop(active.handle, force=False)
+                    self._backend.stop(active.handle, why="cancel")
             self._asked.popleft()
 
     # ------------------------------------------------------------ recording
@@ -353,15 +392,15 @@ class Supervisor:
         updates = [Update(job, claimed(job, now), Change.CLAIMED) for job in chosen]
         for job in self._store.update(updates).result():
             if job is not None:  # else it was cancelled in between
-                self._unlaunched.append(self._take(job))
+                self._launches.add(self._take(job))
         self._may_claim = True  # until nothing more fits
 
     # ------------------------------------------------------------ launching
 
     def _launch_claimed(self) -> None:
-        waiting, self._unlaunched = self._unlaunched, []
-        while waiting:
-            handle = waiting.pop(0)
+        due = self._launches.take_due()
+        while due:
+            handle = due.pop(0)
             active = self._known(handle)
             if active is None:
                 continue
@@ -369,7 +408,8 @@ class Supervisor:
                 self._launch(active)
             except BackendUnavailable as error:
                 _log.warning("supervisor.backend_unavailable", detail=str(error))
-                self._unlaunched.extend([handle, *waiting])
+                for each in (handle, *due):
+                    self._launches.add(each)
                 self._retry_later()
                 return
             except (EngineUnavailable, WorkflowNotFound) as error:
@@ -377,10 +417,9 @@ class Supervisor:
             except OSError as error:
                 if error.errno in _PASSING:
                     _log.warning("supervisor.launch_postponed", job_id=handle.job_id, error=error.strerror)
-                    self._unlaunched.extend([handle, *waiting])
-                    self._retry_later()
-                    return
-                self._fail_launch(handle, f"The job's files could not be written: {error.strerror}.")
+                    self._launches.postpone(handle)
+                else:
+                    self._fail_launch(handle, f"The job's files could not be written: {error.strerror}.")
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others waiting
                 _log.exception("supervisor.launch_failed", job_id=handle.job_id)
                 self._fail_launch(
@@ -393,9 +432,11 @@ class Supervisor:
         command = self._engine.command(job, workflow, self._files(active.handle))
         request = LaunchRequest(active.handle, command, workflow.folder, job.spec.timeout_s)
         self._backend.launch(request)
-        self._watch(active.handle)
+        self._results.watch(active.handle)
 
     def _fail_launch(self, handle: Handle, detail: str) -> None:
+        self._launches.discard(handle)
+        self._results.forget(handle)
         self._outcomes.append((handle, launch_failed(detail)))
         self._backend.wake()
 

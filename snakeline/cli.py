@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
@@ -46,16 +47,70 @@ def serve() -> None:
 def check(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Look for damage in the store and in jobs' files instead.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --repair: do what it says.")] = False,
 ) -> None:
     """Say what is there, what is missing and what to do: settings, store, engine, isolation.
 
     Exit code 0 when all that is needed is there, else 1. A running service is not disturbed.
+
+    With --repair: say what is damaged in the data directory of a stopped service and what would be done;
+    do it only with --yes. What is damaged is kept under another name. Exit code 0 when nothing is damaged
+    or all of it was repaired, else 1.
     """
     from snakeline import checks
 
+    if yes and not repair:
+        raise typer.BadParameter("--yes goes with --repair")
+    if repair:
+        _repair(apply=yes, as_json=as_json)
     report = checks.run()
     checks.show(report, as_json=as_json)
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _repair(*, apply: bool, as_json: bool) -> NoReturn:
+    from api.settings import SettingsError
+    from snakeline import repair as repairs
+
+    try:
+        done = repairs.run(apply=apply)
+    except (SettingsError, repairs.Failed) as error:
+        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
+    repairs.show(done, as_json=as_json)
+    raise typer.Exit(0 if done.ok else 1)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+) -> None:
+    """Copy the store (every job's row, not its files) to FILE, consistent while a service runs."""
+    from api.settings import SettingsError
+    from snakeline import backup as backups
+
+    try:
+        typer.echo(backups.take(file, force=force))
+    except (SettingsError, backups.Failed) as error:
+        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `snakeline backup` has written.", show_default=False)],
+) -> None:
+    """Put a backup in the store's place. Stop the service first; what was there is kept beside it."""
+    from api.settings import SettingsError
+    from snakeline import backup as backups
+
+    try:
+        typer.echo(backups.put_back(file))
+    except (SettingsError, backups.Failed) as error:
+        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
 
 
 @app.command()

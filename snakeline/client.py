@@ -161,6 +161,7 @@ class Client:
         priority: int = 0,
         timeout_s: float | None = None,
         max_retries: int = 0,
+        retry_lost: bool = False,
         options: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
@@ -176,6 +177,7 @@ class Client:
             "labels": dict(labels or {}),
             "priority": priority,
             "max_retries": max_retries,
+            "retry_lost": retry_lost,
             "options": dict(options or {}),
         }
         if name is not None:

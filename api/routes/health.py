@@ -1,10 +1,10 @@
-"""`/healthz` and `/readyz`."""
+"""`/healthz`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from api import schemas
+from api import metrics, schemas
 from api.documents import example, problems
 from api.problems import NOT_READY, Problem
 from api.representations import JSON, json_response, readiness_document
@@ -57,4 +57,29 @@ async def get_readiness(request: Request) -> Response:
     missing = "; ".join(f"{check.name}: {check.detail}" for check in readiness.checks if not check.ok)
     raise Problem(
         NOT_READY, missing, headers={"Retry-After": "5", "Cache-Control": "no-store"}, members=document
+    )
+
+
+@router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Prometheus' text format.",
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": "snakeline_ready 1.0\n"}},
+        },
+        **problems(),
+    },
+)
+async def get_metrics(request: Request) -> Response:
+    """Answers also while the store does not; what cannot be told then is left out."""
+    state = state_of(request)
+    readiness = await in_thread(state.service.readiness)
+    figures = await in_thread(state.service.figures)
+    return Response(
+        metrics.exposition(readiness, figures, state.problems),
+        media_type=metrics.CONTENT_TYPE,
+        headers={"Cache-Control": "no-store"},
     )

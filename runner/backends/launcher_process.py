@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _PROGRAM = os.path.join(os.path.dirname(__file__), "launcher.py")
 _ANSWER_BYTES = 16384
+_READY_WITHIN_S = 300.0  # importing an engine from a slow file system may take long
 _IN_FLIGHT = 32
 """How many launches may wait in the socket: enough to keep the launcher busy, few enough to ask again."""
 
@@ -47,13 +50,20 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Unseen:
+    """A shim runs for this attempt directory, but there was no descriptor left to receive its pidfd."""
+
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """The launcher has ended; `unanswered` are the directories it was asked for and never answered."""
 
     unanswered: tuple[str, ...]
 
 
-Answer = Ready | Forked | Refused | Gone
+Answer = Ready | Forked | Unseen | Refused | Gone
 
 
 class LauncherProcess:
@@ -98,6 +108,7 @@ class LauncherProcess:
         self._socket = ours
         self._waiting: deque[str] = deque()
         self._asked: dict[str, None] = {}  # in order, and each once
+        self._quiet_since = time.monotonic()
         self.is_ready = False
 
     @property
@@ -112,6 +123,17 @@ class LauncherProcess:
         self._waiting.append(directory)
         self._send()
 
+    def overdue_at(self, answer_within_s: float) -> float:
+        """When its silence means that it hangs, on the monotonic clock; infinite while nothing is asked."""
+        if not self.is_ready:
+            return self._quiet_since + _READY_WITHIN_S
+        return self._quiet_since + answer_within_s if self._asked else math.inf
+
+    def kill(self) -> None:
+        """End it at once; `receive` then tells `Gone`."""
+        self._quiet_since = math.inf
+        self._process.kill()
+
     def forget(self, directory: str) -> None:
         """Do not ask for this directory any more, if it was not asked for yet."""
         with contextlib.suppress(ValueError):
@@ -124,6 +146,8 @@ class LauncherProcess:
                 self._socket.send(directory.encode())
             except (BlockingIOError, ConnectionError, BrokenPipeError):
                 return  # full: the next answer makes room; gone: `receive` tells
+            if not self._asked:
+                self._quiet_since = time.monotonic()
             self._asked[self._waiting.popleft()] = None
 
     def receive(self) -> list[Answer]:
@@ -141,6 +165,7 @@ class LauncherProcess:
                 self._asked.clear()
                 self._waiting.clear()
                 return answers
+            self._quiet_since = time.monotonic()
             answers.append(self._understood(json.loads(data), fds))
         self._send()
         return answers
@@ -155,6 +180,8 @@ class LauncherProcess:
         if fds:
             os.set_inheritable(fds[0], False)
             return Forked(directory, int(str(message["pid"])), fds[0])
+        if "pid" in message:
+            return Unseen(directory)
         return Refused(directory, str(message.get("error")))
 
     def close(self) -> None:
@@ -162,8 +189,10 @@ class LauncherProcess:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        if not self.is_ready:  # it may import for a long time yet, and has forked nothing
+            self._process.kill()
         try:
             self._process.wait(5)
-        except subprocess.TimeoutExpired:  # still importing a large engine
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -16,11 +17,11 @@ from runner.attempt_files import (
     AttemptFiles,
     ExitRecord,
     InvalidRecord,
-    ShimSpec,
     lock_holder,
     segment_bytes,
 )
-from runner.backends.launcher_process import Forked, Gone, LauncherProcess, Ready, Refused
+from runner.backends.launch_files import write, write_request
+from runner.backends.launcher_process import Forked, Gone, LauncherProcess, Ready, Refused, Unseen
 from runner.errors import BackendUnavailable
 from runner.isolation.processes import kill_marked
 from runner.ports import Ended, Handle, Lost, NotStarted, Observation, Running, WarmSpec
@@ -28,7 +29,7 @@ from runner.ports import Ended, Handle, Lost, NotStarted, Observation, Running, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.ports import LaunchRequest
+    from runner.ports import LaunchRequest, StopReason
 
 _log = structlog.get_logger(__name__)
 
@@ -53,13 +54,21 @@ class LocalBackend:
         log_limit_bytes: int,
         stop_grace_s: float,
         open_files: int,
+        nudge_every_s: float = 10.0,
+        launcher_within_s: float = 10.0,
     ) -> None:
+        """`nudge_every_s`: how soon a shim that was stopped, by its own job or by mistake, is made to go on.
+
+        `launcher_within_s`: how long a launcher may be silent when asked before it is replaced.
+        """
         self._data_dir = data_dir
         self._warm = warm
         self._cold = WarmSpec(python, isolated=True, packages={"runner": _runner_folder()}, preload=None)
         self._log_segment_bytes = segment_bytes(log_limit_bytes)
         self._stop_grace_s = stop_grace_s
         self._open_files = open_files
+        self._nudge_every_s = nudge_every_s
+        self._launcher_within_s = launcher_within_s
         self._launcher: LauncherProcess | None = None
         self._failures = 0
         self._unusable: WarmSpec | None = None  # its interpreter or imports end before they are ready
@@ -71,9 +80,10 @@ class LocalBackend:
         self._pids: dict[Handle, int] = {}
         self._handles: dict[int, Handle] = {}  # by pidfd
         self._launching: dict[str, Handle] = {}  # by attempt directory
-        self._stops: dict[Handle, bool] = {}  # asked for and not yet ended; value: forced
+        self._stops: dict[Handle, tuple[StopReason, bool]] = {}  # not yet ended; why, and whether forced
         self._unwatched: set[Handle] = set()  # runs, but the kernel would not name its process
         self._found: list[tuple[Handle, Observation]] = []
+        self._nudge_at = 0.0
 
     # ------------------------------------------------------------ launching
 
@@ -82,7 +92,9 @@ class LocalBackend:
 
     def launch(self, request: LaunchRequest) -> None:
         files = self._files(request.handle)
-        self._write_files(files, request)
+        write_request(
+            files, request, stop_grace_s=self._stop_grace_s, log_segment_bytes=self._log_segment_bytes
+        )
         self._request_shim(request.handle, files)
 
     def _request_shim(self, handle: Handle, files: AttemptFiles) -> None:
@@ -126,28 +138,6 @@ class LocalBackend:
         for directory in self._launching:
             self._launcher.request(directory)
 
-    def _write_files(self, files: AttemptFiles, request: LaunchRequest) -> None:
-        """Raises OSError. Not synced: after a power cut an attempt that was not started is written again."""
-        command = request.command
-        os.makedirs(files.directory, mode=0o700, exist_ok=True)
-        for path, content in command.files.items():
-            _write(path, content)
-        spec = ShimSpec(
-            job_id=request.handle.job_id,
-            attempt=request.handle.attempt,
-            argv=list(command.argv),
-            environment=dict(command.environment),
-            work_dir=files.work,
-            prepare=[list(argv) for argv in command.prepare],
-            source=os.fspath(request.source),
-            warm_entry=command.warm_entry,
-            timeout_s=request.timeout_s,
-            stop_grace_s=self._stop_grace_s,
-            log_segment_bytes=self._log_segment_bytes,
-            title=command.title,
-        )
-        _write(files.spec, spec.dump())
-
     # ------------------------------------------------------------ observing
 
     def observe(self, handle: Handle) -> Observation:
@@ -168,6 +158,8 @@ class LocalBackend:
                     return Running()
                 continue
             if not os.path.exists(files.started) and not os.path.exists(files.exit):
+                if _were_removed(files):
+                    return self._lost(handle, "its files were removed while it ran")
                 return NotStarted()
             # Started: the shim held the lock from before that mark until after its record. Only an
             # answer given after the mark was seen decides.
@@ -198,7 +190,7 @@ class LocalBackend:
         self._handles[pidfd] = handle
         self._epoll.register(pidfd, select.EPOLLIN)
         if handle in self._stops:  # kept: it may prove to be a shim that found the attempt taken
-            self._signal(handle, force=self._stops[handle])
+            self._signal(handle, *self._stops[handle])
 
     def _result(self, handle: Handle, files: AttemptFiles) -> Ended | Lost:
         self._stops.pop(handle, None)
@@ -209,6 +201,9 @@ class LocalBackend:
             detail += _last_words(files)
         except InvalidRecord as error:
             detail = str(error)
+            _log.error("attempt.record_damaged", job_id=handle.job_id, attempt=handle.attempt, detail=detail)
+            with contextlib.suppress(OSError):
+                os.rename(files.exit, files.exit + ".damaged")
         except OSError as error:
             detail = f"exit.json cannot be read: {error.strerror}"
         return self._lost(handle, detail)
@@ -216,49 +211,63 @@ class LocalBackend:
     def _lost(self, handle: Handle, detail: str) -> Lost:
         self._stops.pop(handle, None)
         # Nobody is left to end its processes.
-        swept = kill_marked(f"SNAKELINE_JOB_ID={handle.job_id}".encode())
+        swept = kill_marked(
+            f"SNAKELINE_JOB_ID={handle.job_id}".encode(), f" job {handle.job_id}/{handle.attempt}".encode()
+        )
         if swept:
             detail += f"; {swept} of its processes were still running and were killed"
         return Lost(detail)
 
     # ------------------------------------------------------------ stopping
 
-    def stop(self, handle: Handle, *, force: bool) -> None:
-        self._stops[handle] = force or self._stops.get(handle, False)
+    def stop(self, handle: Handle, *, why: StopReason, force: bool = False) -> None:
+        first, forced = self._stops.get(handle, (why, False))
+        self._stops[handle] = (first, forced or force)
         if handle in self._pidfds:
-            self._signal(handle, force=force)
+            self._signal(handle, *self._stops[handle])
         elif self._launcher is not None and not self._launcher.is_ready:
-            self._withdraw(self._launcher, handle)
+            self._withdraw(self._launcher, handle, why)
 
-    def _withdraw(self, launcher: LauncherProcess, handle: Handle) -> None:
+    def _withdraw(self, launcher: LauncherProcess, handle: Handle, why: StopReason) -> None:
         """Stop an attempt that waits for a launcher: the start mark, once made, keeps every shim out."""
         files = self._files(handle)
         if files.directory not in self._launching:
             return
+        now = time.time()
+        never = ExitRecord(None, None, None, why, now, now, 0, 0, 0, 0, 0)
+        prepared = files.exit + ".withdrawn"
         try:
+            write(prepared, never.dump())
             os.close(os.open(files.started, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.rename(prepared, files.exit)
         except OSError:
             return  # it runs already, or the stop is sent when it does
         launcher.forget(files.directory)
         del self._launching[files.directory], self._stops[handle]
-        now = time.time()
-        never = ExitRecord(None, None, None, "cancel", now, now, 0, 0, 0, 0, 0)
         self._found.append((handle, Ended(never)))
 
-    def _signal(self, handle: Handle, *, force: bool) -> None:
+    def _signal(self, handle: Handle, why: StopReason, forced: bool) -> None:  # noqa: FBT001 - as kept
+        numbers = [signal.SIGTERM if why == "cancel" else signal.SIGUSR2]
+        if forced:
+            numbers.append(signal.SIGUSR1)
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfds[handle], signal.SIGUSR1 if force else signal.SIGTERM)
             # A job may have stopped its own shim.
-            signal.pidfd_send_signal(self._pidfds[handle], signal.SIGCONT)
+            for number in (*numbers, signal.SIGCONT):
+                signal.pidfd_send_signal(self._pidfds[handle], number)
+
+    def _nudge(self) -> None:
+        """Let every shim go on that something has stopped: it keeps a deadline and a pipe that fills up.
+
+        One that was not stopped does not notice: signal(7).
+        """
+        for pidfd in self._handles:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGCONT)
 
     # ------------------------------------------------------------ waiting
 
     def wait(self, timeout_s: float | None) -> list[tuple[Handle, Observation]]:
-        if self._unwatched:
-            timeout_s = min(timeout_s, _LOOK_AGAIN_S) if timeout_s is not None else _LOOK_AGAIN_S
-        if self._found:
-            timeout_s = 0
-        for fd, _ in self._epoll.poll(timeout_s if timeout_s is not None else -1, maxevents=256):
+        for fd, _ in self._epoll.poll(self._timeout_s(timeout_s), maxevents=256):
             if fd == self._wake_fd:
                 os.eventfd_read(fd)
             elif fd in self._handles:
@@ -267,8 +276,32 @@ class LocalBackend:
                 self._hear_launcher(self._launcher)
         for handle in list(self._unwatched):
             self._look_again(handle)
+        now = time.monotonic()
+        if now >= self._nudge_at:
+            self._nudge_at = now + self._nudge_every_s
+            self._nudge()
+        if self._launcher is not None and self._launcher.overdue_at(self._launcher_within_s) <= now:
+            _log.warning("launcher.hangs", pid=self._launcher.pid)
+            self._launcher.kill()  # its end is heard of as any other
         found, self._found = self._found, []
         return found
+
+    def _timeout_s(self, longest_s: float | None) -> float:
+        """How long to wait; -1 for as long as it takes."""
+        if self._found:
+            return 0
+        limits = [] if longest_s is None else [longest_s]
+        if self._unwatched:
+            limits.append(_LOOK_AGAIN_S)
+        now = time.monotonic()
+        if self._handles:
+            limits.append(max(0.0, self._nudge_at - now))
+        if (
+            self._launcher is not None
+            and (overdue_at := self._launcher.overdue_at(self._launcher_within_s)) != math.inf
+        ):
+            limits.append(max(0.0, overdue_at - now))
+        return min(limits, default=-1)
 
     def _exited(self, pidfd: int) -> None:
         handle = self._handles.pop(pidfd)
@@ -288,6 +321,7 @@ class LocalBackend:
                 self._found.append((handle, self._lost(handle, "its files were removed while it ran")))
                 self._unwatched.discard(handle)
             case NotStarted():
+                self._stops.pop(handle, None)
                 self._unwatched.discard(handle)
                 self._found.append((handle, observed))
             case Ended() | Lost():
@@ -309,10 +343,15 @@ class LocalBackend:
                         os.close(pidfd)
                     else:
                         self._keep(handle, pid, pidfd)
+                case Unseen(directory):
+                    handle = self._launching.pop(directory, None)
+                    if handle is not None:
+                        self._unwatched.add(handle)
                 case Refused(directory, detail):
                     handle = self._launching.pop(directory, None)
                     _log.warning("launcher.refused", directory=directory, detail=detail)
                     if handle is not None:
+                        self._stops.pop(handle, None)
                         self._found.append((handle, NotStarted()))
                 case Gone(unanswered):
                     self._replace_launcher(launcher, unanswered)
@@ -361,6 +400,20 @@ class LocalBackend:
         return AttemptFiles.of(self._data_dir, handle.job_id, handle.attempt)
 
 
+def _were_removed(files: AttemptFiles) -> bool:
+    """Whether the attempt's files were there once: what is made after them is, and they are not.
+
+    A job can do that to itself, and must not be started again for it. One that removes the folder of a
+    later attempt alone leaves nothing to tell it from an attempt whose files were never written.
+    """
+    before = AttemptFiles(files.job_dir, files.attempt - 1)
+    return (
+        not os.path.exists(files.spec)
+        and os.path.exists(files.home)
+        and (files.attempt == 1 or not os.path.exists(before.directory))
+    )
+
+
 def _last_words(files: AttemptFiles) -> str:
     """What the shim said before it died of itself; a full disk may have cut it short or left nothing."""
     try:
@@ -379,11 +432,3 @@ def _read(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(fd, "rb", buffering=0) as file:
         return file.read(65536) or b""
-
-
-def _write(path: str, content: bytes) -> None:
-    """Raises OSError, also where an earlier attempt left a FIFO or a link."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    fd = os.open(path, flags, 0o600)
-    with open(fd, "wb") as file:
-        file.write(content)

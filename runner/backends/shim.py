@@ -7,7 +7,6 @@ deadline and records how it ended. Neither the service nor the launcher is neede
 from __future__ import annotations
 
 import contextlib
-import errno
 import mmap
 import os
 import resource
@@ -18,6 +17,13 @@ from dataclasses import dataclass
 
 from runner.attempt_files import AttemptFiles, ExitRecord, InvalidRecord, ShimSpec, try_lock
 from runner.backends import working_directory
+from runner.backends.attempt_marks import (
+    PASSING,
+    mark_started,
+    reserve_record,
+    sync_directory,
+    write_record,
+)
 from runner.backends.engine_process import PIPE_BYTES, EngineProcess, LaunchFailed
 from runner.backends.log_segments import LogSegments
 from runner.isolation.processes import (
@@ -29,22 +35,26 @@ from runner.isolation.processes import (
 )
 
 NOT_OURS = 3  # exit code: the attempt belongs to another shim, or was started before
-RECORD_BYTES = 4096
 LEFTOVER_GRACE_S = 2.0
 """What a job's forgotten background processes get between SIGTERM and SIGKILL once the engine has ended."""
 KILL_WITHIN_S = 5.0
 LONGEST_WAIT_MS = 2**31 - 1
 
-_PASSING = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
-)
+FORK_AGAIN_S = 1.0
+"""How long to wait for a process to become free before the next command's is asked for again."""
 
 STOP = signal.SIGTERM
 FORCE = signal.SIGUSR1
+INTERRUPT = signal.SIGUSR2
+STOPS = (STOP, FORCE, INTERRUPT)
 
 
 class Stopped(Exception):
     """The attempt was stopped before the engine was started."""
+
+
+class Unobserved(Exception):
+    """The engine was started, and how it ended could not be seen: no result may be told."""
 
 
 @dataclass
@@ -74,27 +84,46 @@ def main(directory: str, *, warm: bool, title: ProcessTitle) -> int:
         lock = try_lock(files.lock)
         if lock is None or os.path.exists(files.exit) or os.path.exists(files.started):
             return NOT_OURS
-        # Before the mark: without room for the result the attempt is not started and may be launched again.
-        record_fd = _reserve_record(files)
+        with contextlib.suppress(OSError):
+            os.unlink(files.crash)  # of a try that started nothing: its words are not this one's
+        record_fd = reserve_record(files)
     except OSError as error:
-        if error.errno not in _PASSING:
-            _mark_started(files)  # another shim would fare no better: lost, and not launched for ever
+        # Another shim would fare no better with anything else: lost, and not launched for ever.
+        if error.errno not in PASSING and mark_started(files):
+            sync_directory(files.directory)
         raise
-    if not _mark_started(files):
-        return NOT_OURS
+    # Until the mark nothing of the job has run: what ails the machine alone ends this try, and another
+    # may be made. So everything that needs room, descriptors or a process comes before it.
     started_at, started_monotonic = time.time(), time.monotonic()
     ending = Ending()
     log: LogSegments | None = None
+    run: _Run | None = None
+    marked = False
     try:
         spec = ShimSpec.load(_read(files.spec))
         log = LogSegments(files, spec.log_segment_bytes)
-        ending = _Run(spec, log, warm=warm and spec.warm_entry is not None, title=title).all_steps(files)
+        run = _Run(spec, log, warm=warm and spec.warm_entry is not None, title=title)
+        run.make_places(files)
+        if not mark_started(files):
+            return NOT_OURS
+        marked = True
+        sync_directory(files.directory)
+        ending = run.all_steps()
     except Stopped as stop:
         ending.stopped = str(stop)
     except (InvalidRecord, LaunchFailed) as error:
         ending.launch_error = str(error)
     except OSError as error:
+        if error.errno in PASSING and not marked:
+            raise
         ending.launch_error = f"The job could not be set up: {error.strerror}{_about(error)}."
+    except Exception as error:
+        if marked or isinstance(error, MemoryError):
+            raise
+        ending.launch_error = f"The job could not be set up: {error!r}."  # not tried for ever
+    finally:
+        if run is not None:
+            run.close()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     record = ExitRecord(
         exit_code=ending.exit_code,
@@ -110,54 +139,8 @@ def main(directory: str, *, warm: bool, title: ProcessTitle) -> int:
         log_bytes=log.size if log else 0,
         survivors=ending.survivors,
     )
-    _write_record(files, record_fd, record.dump())
+    write_record(files, record_fd, record.dump())
     return 0
-
-
-# ---------------------------------------------------------------- the attempt's files
-
-
-def _mark_started(files: AttemptFiles) -> bool:
-    """Claim the attempt for ever: false when it was started before. Durable before the engine runs."""
-    try:
-        fd = os.open(files.started, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return False
-    os.close(fd)
-    _sync_directory(files.directory)
-    return True
-
-
-def _reserve_record(files: AttemptFiles) -> int:
-    """The temporary exit record with its space allocated: a disk that fills up cannot lose the result.
-
-    Raises OSError when there is no room for it.
-    """
-    fd = os.open(files.exit + ".tmp", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(fd, 0, RECORD_BYTES)
-    except OSError as error:  # not every file system can; writing is then tried all the same
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-    return fd
-
-
-def _write_record(files: AttemptFiles, fd: int, content: bytes) -> None:
-    """Durable and all at once: content, fsync, rename, fsync of the directory."""
-    os.pwrite(fd, content, 0)
-    os.ftruncate(fd, len(content))
-    os.fsync(fd)
-    os.rename(files.exit + ".tmp", files.exit)
-    _sync_directory(files.directory)
-    os.close(fd)
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _read(path: str) -> bytes:
@@ -193,8 +176,8 @@ def set_handlers() -> None:
 
     Stops are blocked until the fork listens: Python forgets what arrives while it forks.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, (STOP, FORCE))
-    for number in (STOP, FORCE, signal.SIGCHLD):
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    for number in (*STOPS, signal.SIGCHLD):
         signal.signal(number, _wake_up)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -204,7 +187,7 @@ def _listen_for_signals() -> int:
     """From here on signals arrive as bytes on this pipe, one per signal."""
     wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (STOP, FORCE))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     return wake
 
 
@@ -223,27 +206,45 @@ class _Run:
         self._kill_at: float | None = None
         # The first process is forked before anything else is done: every page of memory that is
         # written before a fork is written again, at a price, by both sides after it.
-        self._engine = EngineProcess(spec, warm=warm, title=title)
+        self._waiting: EngineProcess | None = EngineProcess(spec, warm=warm, title=title)
         self._wake = _listen_for_signals()
         # Anonymous memory costs nothing until it is used: most jobs write little.
         self._buffer = mmap.mmap(-1, PIPE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
-    def all_steps(self, files: AttemptFiles) -> Ending:
-        """Make the working directory and run every command. Raises Stopped, LaunchFailed, OSError."""
-        try:
-            _make_home(files)
-            working_directory.make(self._spec.work_dir, self._spec.source, self.raise_if_stopped)
-        except BaseException:
-            self._engine.abandon()
-            raise
+    def make_places(self, files: AttemptFiles) -> None:
+        """The job's home and working directory. Raises Stopped, OSError."""
+        _make_home(files)
+        working_directory.make(self._spec.work_dir, self._spec.source, self.raise_if_stopped)
+        self.raise_if_stopped()
+
+    def all_steps(self) -> Ending:
+        """Run every command. Raises Stopped, LaunchFailed, OSError, Unobserved."""
         ending = self._step(0)
         for step in range(1, len(self._spec.commands)):
             if ending.exit_code != 0:
                 break
-            self.raise_if_stopped()
-            self._engine = EngineProcess(self._spec, warm=self._warm, title=self._title)
+            self._waiting = self._another_engine()
             ending = self._step(step)
         return ending
+
+    def close(self) -> None:
+        """End the process that waits to become the engine, if there is one."""
+        if self._waiting is not None:
+            self._waiting.abandon()
+            self._waiting = None
+
+    def _another_engine(self) -> EngineProcess:
+        """Asked for again while the machine has no process to give: an attempt that has started waits."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        while True:
+            self.raise_if_stopped()
+            try:
+                return EngineProcess(self._spec, warm=self._warm, title=self._title)
+            except OSError as error:
+                if error.errno not in PASSING:
+                    raise
+            poll.poll(FORK_AGAIN_S * 1000)
 
     def raise_if_stopped(self) -> None:
         """Raises Stopped when a stop was asked for or the time is up; no engine runs yet."""
@@ -253,19 +254,21 @@ class _Run:
             raise Stopped(self._stop)
 
     def _step(self, step: int) -> Ending:
-        engine = self._engine
+        self.raise_if_stopped()
+        engine = self._waiting
+        assert engine is not None
         try:
-            self.raise_if_stopped()
             engine.become(step)
-        except BaseException:
-            engine.abandon()
-            raise
-        try:
+            self._waiting = None
             self._until_ended(engine)
             ending = self._collect(engine.pid)
             self._end_leftovers(engine.output, ending)
             self._drain(engine.output)
-        finally:
+        except BrokenPipeError as error:
+            raise LaunchFailed("The engine's process was killed before it could start.") from error
+        except OSError as error:
+            raise Unobserved(str(error)) from error
+        with contextlib.suppress(OSError):  # how it ended is known: descriptors do not matter any more
             engine.close()
         return ending
 
@@ -334,6 +337,8 @@ class _Run:
             received = os.read(self._wake, 4096)
         except BlockingIOError:
             return
+        if INTERRUPT in received and not self._stop:
+            self._stop = "interrupt"
         if STOP in received or FORCE in received:
             self._stop = self._stop or "cancel"
             self._force = self._force or FORCE in received

@@ -8,6 +8,8 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
+import structlog
+
 from runner.engines.error_text import is_verdict, last_lines, rule_failed
 from runner.jobs import Progress
 from runner.ports import RunState
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from runner.attempt_files import AttemptFiles
+
+_log = structlog.get_logger(__name__)
 
 _CHUNK_BYTES: Final = 64 * 2**10
 _LINE_BYTES: Final = 2**20
@@ -32,7 +36,7 @@ class _Failure:
     details: str
 
 
-def _parsed(lines: list[bytes]) -> Iterator[object]:
+def _parsed(lines: list[bytes], tell_broken: Callable[[], None]) -> Iterator[object]:
     """What each line holds, without those that hold nothing: all at once, or one by one if one is broken."""
     try:
         yield from json.loads(b"[" + b",".join(lines) + b"]")
@@ -43,7 +47,7 @@ def _parsed(lines: list[bytes]) -> Iterator[object]:
         try:
             yield json.loads(line)
         except (ValueError, RecursionError):
-            continue
+            tell_broken()
 
 
 class EventsReader:
@@ -54,6 +58,7 @@ class EventsReader:
         self._work = files.work
         self._offset = 0
         self._rest = b""
+        self._is_told = False
         self._skipping = False  # inside a line that is too long
         self._total: int | None = None
         self._done = 0
@@ -96,10 +101,18 @@ class EventsReader:
             if lines and self._skipping:
                 del lines[0]
                 self._skipping = False
-            for event in _parsed(lines):
+            for event in _parsed(lines, self._tell_broken):
                 self._take(event)
             self._skipping = self._skipping or len(rest) > _LINE_BYTES
             self._rest = b"" if self._skipping else rest
+
+    def _tell_broken(self) -> None:
+        """Once for each run: the file stays as it is, for whoever wants to look."""
+        if not self._is_told:
+            self._is_told = True
+            _log.warning(
+                "events.broken_line", path=self._path, detail="Lines that hold no event are skipped."
+            )
 
     def _take(self, event: object) -> None:
         if not isinstance(event, dict) or event.get("v") != 1:

@@ -175,23 +175,25 @@ def kill_descendants(*, within_s: float) -> int:
         time.sleep(0.002)  # noqa: TID251 - dying takes the kernel a moment, and there is no descriptor to wait on
 
 
-def kill_marked(marker: bytes) -> int:
-    """SIGKILL every process whose initial environment holds `marker` (`NAME=value`); how many were met.
+def kill_marked(marker: bytes, title: bytes) -> int:
+    """SIGKILL every process with `marker` (`NAME=value`) in its initial environment, or titled as ours.
 
-    The last resort for an attempt whose shim is gone: a process that emptied its environment is missed.
+    `title` is the end of a title that `ProcessTitle` has set: a shim, or an engine that was forked warm and
+    has the launcher's environment. How many were met is answered. The last resort for an attempt whose
+    shim is gone or cannot be found: a process that emptied its environment is missed.
     Asked again until nobody is met twice in a row, for what was forked meanwhile; at most two seconds.
     """
     met: set[int] = set()
     quiet = 0
     deadline = time.monotonic() + 2.0
     while quiet < 2 and time.monotonic() < deadline:
-        found = _kill_marked_once(marker)
+        found = _kill_marked_once(marker, title)
         quiet = 0 if found else quiet + 1
         met.update(found)
     return len(met)
 
 
-def _kill_marked_once(marker: bytes) -> list[int]:
+def _kill_marked_once(marker: bytes, title: bytes) -> list[int]:
     met = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
@@ -203,8 +205,12 @@ def _kill_marked_once(marker: bytes) -> list[int]:
         try:
             with open(f"/proc/{name}/environ", "rb") as environ:
                 marked = marker in environ.read().split(b"\0")
+            if not marked:
+                with open(f"/proc/{name}/cmdline", "rb") as cmdline:
+                    line = cmdline.read().rstrip(b"\0 ")
+                marked = line.startswith(b"snakeline: ") and line.endswith(title)
             if marked:
-                # It answers to the pidfd only if it is the process whose environment was just read.
+                # It answers to the pidfd only if it is the process that was just looked at.
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
                 met.append(int(name))
         except OSError:

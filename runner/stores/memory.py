@@ -5,20 +5,21 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from runner.errors import IdempotencyMismatch, JobNotFound, QueueFull, StoreUnavailable
 from runner.jobs import Change, Job, JobEvent, JobStatus
-from runner.ports import JobPage, Submitted
+from runner.ports import EndedJob, JobPage, Submitted
 from runner.stores.names import NAMED_STOPS_AT, TOTAL_STOPS_AT, matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import datetime
     from typing import Any
 
     from runner.ports import IdempotencyKey, JobQuery, Update
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+_EVENTLESS_AT_MOST: Final = 1000  # to drop events goes through all there are
 
 
 class MemoryStore:
@@ -43,9 +45,14 @@ class MemoryStore:
         self._ids: dict[int, str] = {}  # by seq, which only grows: in order of submission
         self._by_status: dict[JobStatus, dict[int, str]] = {status: {} for status in JobStatus}
         self._counts: Counter[tuple[str, JobStatus]] = Counter()
+        self._ended: list[tuple[datetime, int]] = []  # when, and the seq; in order
+        self._ceilings: dict[int, datetime] = {}
+        self._ceiling = datetime.min.replace(tzinfo=UTC)
+        self._leftovers: set[str] = set()
         self._keys: dict[str, tuple[str, str]] = {}
         self._key_of: dict[str, str] = {}
         self._events: list[JobEvent] = []
+        self._eventless: set[str] = set()  # deleted, with events still to be dropped from the list
         self._last_seq = 0
         self._last_event = 0
 
@@ -68,9 +75,12 @@ class MemoryStore:
             raise QueueFull(max_pending)
         if job.id in self._jobs:
             raise ValueError(f"job {job.id} is stored already")
+        if job.id in self._eventless:
+            self._drop_events()
         self._last_seq += 1
         stored = replace(job, seq=self._last_seq)
         self._ids[stored.seq] = stored.id
+        self._ceiling = self._ceilings[stored.seq] = max(self._ceiling, stored.created_at)
         if key is not None:
             self._keys[key.key] = (stored.id, key.fingerprint)
             self._key_of[stored.id] = key.key
@@ -104,21 +114,43 @@ class MemoryStore:
             return False
         del self._jobs[stored.id]
         del self._ids[stored.seq]
-        del self._by_status[stored.status][stored.seq]
-        self._counts[stored.spec.workflow, stored.status] -= 1
+        del self._ceilings[stored.seq]
+        self._leave(stored)
+        self._leftovers.add(stored.id)
         key = self._key_of.pop(stored.id, None)
         if key is not None:
             del self._keys[key]
-        self._events = [event for event in self._events if event.job_id != stored.id]
+        self._eventless.add(stored.id)
+        if len(self._eventless) >= _EVENTLESS_AT_MOST:
+            self._drop_events()
         return True
+
+    def _drop_events(self) -> None:
+        self._events = [event for event in self._events if event.job_id not in self._eventless]
+        self._eventless.clear()
 
     def _put(self, before: Job | None, after: Job) -> None:
         if before is not None:
-            del self._by_status[before.status][before.seq]
-            self._counts[before.spec.workflow, before.status] -= 1
+            self._leave(before)
         self._jobs[after.id] = after
+        if after.completed_at is not None:
+            insort(self._ended, (after.completed_at, after.seq))
         self._by_status[after.status][after.seq] = after.id
         self._counts[after.spec.workflow, after.status] += 1
+
+    def _leave(self, before: Job) -> None:
+        """Take the job out of what is kept by status and by end."""
+        del self._by_status[before.status][before.seq]
+        self._counts[before.spec.workflow, before.status] -= 1
+        if before.completed_at is not None:
+            del self._ended[bisect_left(self._ended, (before.completed_at, before.seq))]
+
+    def forget_leftovers(self, job_ids: Sequence[str]) -> Future[None]:
+        def forget() -> tuple[None, list[JobEvent]]:
+            self._leftovers.difference_update(job_ids)
+            return None, []
+
+        return self._write(forget)
 
     def _event(self, job: Job, kind: Change, at: datetime, data: Mapping[str, Any]) -> JobEvent:
         self._last_event += 1
@@ -205,16 +237,32 @@ class MemoryStore:
             self._require_open()
             return {status: len(jobs) for status, jobs in self._by_status.items()}
 
+    def ended(self, *, after: EndedJob | None = None, limit: int = 500) -> Sequence[EndedJob]:
+        with self._lock:
+            self._require_open()
+            start = 0 if after is None else bisect_right(self._ended, (after.completed_at, after.seq))
+            return [
+                EndedJob(seq, self._ids[seq], completed_at, self._ceilings[seq])
+                for completed_at, seq in self._ended[start : start + limit]
+            ]
+
+    def leftovers(self, *, after: str = "", limit: int = 500) -> Sequence[str]:
+        with self._lock:
+            self._require_open()
+            return heapq.nsmallest(limit, (job_id for job_id in self._leftovers if job_id > after))
+
     def events(
         self, *, job_id: str | None = None, after_seq: int = 0, limit: int = 500
     ) -> Sequence[JobEvent]:
         with self._lock:
             self._require_open()
             start = bisect_right(self._events, after_seq, key=lambda event: event.seq)
-            if job_id is None:
-                return self._events[start : start + limit]
-            found = [event for event in self._events[start:] if event.job_id == job_id]
-            return found[:limit]
+            found = (
+                event
+                for event in map(self._events.__getitem__, range(start, len(self._events)))
+                if event.job_id not in self._eventless and job_id in (None, event.job_id)
+            )
+            return list(islice(found, limit))
 
     # ------------------------------------------------------------ condition
 

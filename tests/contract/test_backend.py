@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+import structlog.testing
 
 from runner.attempt_files import ExitRecord
 from runner.backends.local import LocalBackend
@@ -193,8 +194,8 @@ def test_a_stop_ends_a_willing_job_with_sigterm(attempts: Attempts) -> None:
     handle = attempts.launch("exit-on-term=42", "out=ready", "sleep=60")
     attempts.until_running(handle)
     attempts.until_log(handle, b"ready")
-    attempts.backend.stop(handle, force=False)
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
+    attempts.backend.stop(handle, why="cancel")
     record = recorded(attempts.end(handle))
     assert (record.exit_code, record.stopped) == (42, "cancel")
 
@@ -204,7 +205,7 @@ def test_a_job_that_ignores_sigterm_is_killed_after_the_grace_and_not_before(att
     attempts.until_running(handle)
     attempts.until_log(handle, b"ready")
     began = time.monotonic()
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
     record = recorded(attempts.end(handle))
     assert (record.exit_signal, record.stopped) == (signal.SIGKILL, "cancel")
     assert time.monotonic() - began >= 0.5
@@ -215,15 +216,15 @@ def test_a_forced_stop_does_not_wait_for_the_grace(attempts: Attempts, tmp_path:
         handle = patient.launch("ignore-term", "out=ready", "sleep=60", job_id="forced")
         patient.until_running(handle)
         patient.until_log(handle, b"ready")
-        patient.backend.stop(handle, force=False)
-        patient.backend.stop(handle, force=True)
+        patient.backend.stop(handle, why="cancel")
+        patient.backend.stop(handle, why="cancel", force=True)
         record = recorded(patient.end(handle))
     assert (record.exit_signal, record.stopped) == (signal.SIGKILL, "cancel")
 
 
 def test_a_stop_asked_for_before_the_start_is_kept(attempts: Attempts, tmp_path: Path) -> None:
     handle = attempts.launch("sleep=60")
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
     record = recorded(attempts.end(handle))
     assert record.stopped == "cancel"
     assert record.exit_code is None
@@ -233,7 +234,7 @@ def test_an_exit_that_beats_the_stop_keeps_its_own_result(attempts: Attempts) ->
     handle = attempts.launch("exit=0")
     pid = attempts.until_running(handle)
     wait_until(lambda: os.path.exists(attempts.files(handle).exit), what="the record")
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
     record = recorded(attempts.end(handle))
     assert (record.exit_code, record.stopped) == (0, None)
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -246,7 +247,7 @@ def test_a_stop_leaves_no_descendant_behind(attempts: Attempts, kind: str) -> No
     attempts.until_log(handle, b"ready")
     work = attempts.files(handle).work
     wait_until(lambda: len(alive(work)) >= 2, what="the child runs")
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
     assert recorded(attempts.end(handle)).survivors == 0
     assert alive(work) == []
 
@@ -285,7 +286,7 @@ def test_a_new_backend_can_stop_a_running_attempt(attempts: Attempts) -> None:
     attempts.until_running(handle)
     attempts.reopen()
     assert attempts.observe(handle) == Running()
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
     assert recorded(attempts.end(handle)).stopped == "cancel"
 
 
@@ -351,7 +352,12 @@ def test_a_damaged_record_is_a_lost_attempt_and_no_result(attempts: Attempts, co
     attempts.end(handle)
     with open(attempts.files(handle).exit, "wb") as file:
         file.write(content)
-    assert isinstance(attempts.observe(handle), Lost)
+    with structlog.testing.capture_logs() as told:
+        assert isinstance(attempts.observe(handle), Lost)
+    assert [entry["event"] for entry in told] == ["attempt.record_damaged"]
+    with open(attempts.files(handle).exit + ".damaged", "rb") as kept:
+        assert kept.read() == content
+    assert isinstance(attempts.observe(handle), Lost), "and it stays so"
 
 
 # ---------------------------------------------------------------- the log

@@ -91,6 +91,14 @@ def test_every_start_is_marked_with_its_pid(bench: engines.Bench, tmp_path: Path
     assert sorted(marks.read_text().splitlines()) == sorted(f"start {run.pid}" for run in runs)
 
 
+def test_every_start_counts_itself_for_its_attempt(bench: engines.Bench, tmp_path: Path) -> None:
+    counts = tmp_path / "counts"
+    for _ in range(2):
+        bench.run(DEMO, told(count_starts=str(counts)))
+    job_id = engines.make_job(told()).id
+    assert counts.read_text() == f"{job_id}/1\n{job_id}/2\n"
+
+
 def test_it_is_held_until_a_file_has_something_in_it(bench: engines.Bench, tmp_path: Path) -> None:
     path, marks = tmp_path / "file", tmp_path / "marks"
     run = bench.start(DEMO, told(hold=str(path), touch=str(marks)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -60,6 +61,16 @@ def test_a_data_directory_that_cannot_be_made_stops_the_start_with_one_line(tmp_
     (tmp_path / "file").touch()
     outcome = snakeline("serve", cwd=tmp_path, PORT="0", DATA_DIR=str(tmp_path / "file/data"))
     assert_one_line(outcome, str(tmp_path / "file/data"), "SNAKELINE_DATA_DIR")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"])
+def test_a_data_directory_whose_name_is_no_text_stops_the_start_with_one_line(
+    tmp_path: Path, name: bytes
+) -> None:
+    outcome = snakeline(
+        "serve", cwd=tmp_path, PORT="0", DATA_DIR=os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    )
+    assert_one_line(outcome, "SNAKELINE_DATA_DIR", "UTF-8")
 
 
 def test_a_data_directory_in_use_stops_the_second_service_and_not_the_first(tmp_path: Path) -> None:

@@ -328,6 +328,7 @@ class TestChanges:
         _, parameters = hold(tmp_path)
         job_id = client.submit(parameters=parameters)["id"]
         client.wait_for(job_id, "running")
+        assert client.post(f"/jobs/{job_id}/retry").status_code == 409
         first = client.post(f"/jobs/{job_id}/cancel")
         assert first.status_code == 202
         assert first.json()["cancel_requested_at"]

@@ -18,7 +18,7 @@ import pytest
 import runner as runner_package
 from runner.backends.local import LocalBackend
 from runner.jobs import JobSpec, JobStatus, Reason
-from runner.ports import Ended, Lost, NotStarted, WarmSpec
+from runner.ports import Ended, Handle, Lost, NotStarted, WarmSpec
 from tests.support.attempts import Attempts
 from tests.support.runners import WORKFLOWS, Hold, RunningRunner, settings_for
 from tests.support.wait import wait_until
@@ -102,7 +102,7 @@ def test_a_stopped_shim_can_still_be_cancelled(attempts: Attempts) -> None:
     shim = psutil.Process(attempts.until_running(handle))
     attempts.until_log(handle, b"ready")
     shim.suspend()
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
     ended = attempts.end(handle)
     assert isinstance(ended, Ended)
     assert ended.record.stopped == "cancel"
@@ -113,7 +113,7 @@ def test_a_hundred_children_are_ended_with_their_job(attempts: Attempts) -> None
     handle = attempts.launch_argv(("/bin/sh", "-c", script))
     attempts.until_running(handle)
     attempts.until_log(handle, b"ready")
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
     ended = attempts.end(handle)
     assert isinstance(ended, Ended)
     assert ended.record.survivors == 0
@@ -159,7 +159,7 @@ def test_a_stop_reaches_the_shim_that_runs_the_attempt_and_not_the_one_that_came
     attempts.until_log(handle, b"ready")
     attempts.reopen()  # nothing is known of the first shim
     attempts.launch("sleep=60")
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
     ended = attempts.end(handle)
     assert isinstance(ended, Ended)
     assert ended.record.stopped == "cancel"
@@ -171,6 +171,36 @@ def test_a_job_that_removes_its_attempt_is_lost_and_not_started_again(
     script = f"echo x >> {tmp_path}/count; rm -rf ../attempts; exit 7"
     assert isinstance(attempts.end(attempts.launch_argv(("/bin/sh", "-c", script))), Lost)
     assert (tmp_path / "count").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_job_that_removes_its_attempts_is_not_started_again_by_the_next_service(
+    attempts: Attempts, attempt: int
+) -> None:
+    for earlier in range(1, attempt):
+        assert isinstance(attempts.end(attempts.launch("exit=1", attempt=earlier)), Ended)
+    handle = attempts.launch("remove=../attempts", "sleep=60", attempt=attempt)
+    shim = psutil.Process(attempts.until_running(handle))
+    wait_until(lambda: not os.path.exists(attempts.files(handle).directory), what="its files are gone")
+    attempts.reopen()
+    job = shim.children()
+    assert isinstance(attempts.observe(handle), Lost)
+    wait_until(lambda: all(is_dead(process) for process in (shim, *job)), what="shim and job are dead")
+    assert attempts.observe(attempts_never_written(attempts)) == NotStarted()
+
+
+def is_dead(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def attempts_never_written(attempts: Attempts) -> Handle:
+    """The next attempt of a job whose earlier one is there, claimed and not launched before a kill."""
+    handle = attempts.launch("exit=1", job_id="other")
+    attempts.end(handle)
+    return Handle(handle.job_id, 2)
 
 
 @pytest.mark.parametrize("spoilt_file", ["exit.json", "crash.txt", "lock"])
@@ -228,7 +258,7 @@ def test_a_job_can_be_cancelled_while_the_engine_is_still_being_imported(
     held = Hold(tmp_path, "import")
     _with_engine(attempts, tmp_path, f"open({held.path!r}).read()")
     handle = attempts.launch("exit=0")
-    attempts.backend.stop(handle, force=False)
+    attempts.backend.stop(handle, why="cancel")
     ended = attempts.end(handle)
     assert isinstance(ended, Ended)
     assert (ended.record.exit_code, ended.record.stopped) == (None, "cancel")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def _do(act: str, argument: str) -> int | None:  # noqa: C901
         case "count":  # one line per start
             with open(argument, "a") as file:
                 file.write(f"{os.getpid()}\n")
+        case "remove":
+            shutil.rmtree(argument)
         case "ignore-term":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         case "exit-on-term":

@@ -21,14 +21,25 @@ class Attempts:
     """A backend over `data_dir`, warm or cold, and the attempts launched through it."""
 
     def __init__(
-        self, data_dir: Path, *, warm: bool, log_limit_bytes: int = 2**20, stop_grace_s: float = 0.5
+        self,
+        data_dir: Path,
+        *,
+        warm: bool,
+        log_limit_bytes: int = 2**20,
+        stop_grace_s: float = 0.5,
+        preload: str | None = None,
+        nudge_every_s: float = 10.0,
+        launcher_within_s: float = 10.0,
     ) -> None:
         self.data_dir = data_dir
+        self._preload = preload
         # Unique: a lost attempt's processes are swept by the id of its job.
         self.job_id = f"job-{uuid4()}"
         self.warm = warm
         self._log_limit_bytes = log_limit_bytes
         self._stop_grace_s = stop_grace_s
+        self._nudge_every_s = nudge_every_s
+        self._launcher_within_s = launcher_within_s
         self.source = data_dir / "source"
         self.source.mkdir(exist_ok=True)
         self._ended: dict[Handle, Observation] = {}
@@ -36,7 +47,7 @@ class Attempts:
 
     def _open(self) -> LocalBackend:
         packages = {"runner": _RUNNER, "support": str(Path(__file__).parent)}
-        warm = WarmSpec(sys.executable, isolated=True, packages=packages, preload=None)
+        warm = WarmSpec(sys.executable, isolated=True, packages=packages, preload=self._preload)
         backend = LocalBackend(
             data_dir=str(self.data_dir),
             python=sys.executable,
@@ -44,6 +55,8 @@ class Attempts:
             log_limit_bytes=self._log_limit_bytes,
             stop_grace_s=self._stop_grace_s,
             open_files=256,
+            nudge_every_s=self._nudge_every_s,
+            launcher_within_s=self._launcher_within_s,
         )
         backend.start()
         return backend

@@ -38,9 +38,16 @@ class LiveServer:
 
     def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
         self.data_dir = directory / "data"
-        self.settings = {"PORT": "0", "DATA_DIR": str(self.data_dir), **QUICK_MOCK, **settings}
+        self.settings = {
+            "PORT": "0",
+            "DATA_DIR": str(self.data_dir),
+            "ON_SHUTDOWN": "detach",  # whether or not the tests run in a container
+            **QUICK_MOCK,
+            **settings,
+        }
         self._log_path = directory / "service.log"
         with self._log_path.open("ab") as log:
+            self._log_begin = log.tell()  # behind what an earlier service wrote
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "snakeline", "serve"],
                 env=service_environment(self.settings),
@@ -55,7 +62,7 @@ class LiveServer:
 
     @property
     def log(self) -> str:
-        return self._log_path.read_text(errors="replace")
+        return self._log_path.read_bytes()[self._log_begin :].decode(errors="replace")
 
     @property
     def start_up_line(self) -> str:

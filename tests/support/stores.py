@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from runner.jobs import Job, JobSpec, JobStatus
+from runner.jobs import Change, Job, JobSpec, JobStatus, Outcome, Reason, claimed, ended
+from runner.ports import Update
 from runner.stores.memory import MemoryStore
 from runner.stores.sql import SqlStore
 
@@ -51,3 +52,16 @@ def a_job(*, job_id: str | None = None, at: datetime | None = None, **spec: Any)
 
 def added(store: JobStore, job: Job | None = None, **spec: Any) -> Job:
     return store.add(job or a_job(**spec)).result(timeout=10).job
+
+
+def changed(store: JobStore, before: Job, after: Job, kind: Change) -> Job:
+    job = store.update([Update(before, after, kind)]).result(10)[0]
+    assert job is not None
+    return job
+
+
+def ended_at(store: JobStore, at: datetime, job: Job | None = None) -> Job:
+    """A job that failed then, submitted now or as `job` says."""
+    job = added(store, job)
+    running = changed(store, job, claimed(job, NOON - timedelta(days=9999)), Change.CLAIMED)
+    return changed(store, running, ended(running, Outcome(Reason.LOST, ended_at=at)), Change.ENDED)

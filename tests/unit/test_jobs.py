@@ -24,6 +24,7 @@ from runner.jobs import (
     cancel_asked,
     claimed,
     ended,
+    interrupted,
     may_retry_by_itself,
     progressed,
     retried,
@@ -58,7 +59,8 @@ STEPS: dict[Change, Callable[[Job], Job]] = {
     Change.CLAIMED: lambda job: claimed(job, LATER),
     Change.CANCEL_REQUESTED: lambda job: cancel_asked(job, LATER),
     Change.ENDED: lambda job: ended(job, outcome()),
-    Change.RETRIED: lambda job: retried(job, LATER),
+    Change.RETRIED: lambda job: retried(job, LATER, automatic=job.status is JobStatus.RUNNING),
+    Change.INTERRUPTED: lambda job: interrupted(job, LATER),
     Change.PROGRESSED: lambda job: progressed(job, LATER, Progress(2, 1), USAGE),
 }
 # Written out once more, on purpose: a slip in the table must not go unnoticed.
@@ -69,6 +71,7 @@ ALLOWED = {
     (JobStatus.RUNNING, Change.PROGRESSED): JobStatus.RUNNING,
     (JobStatus.RUNNING, Change.ENDED): JobStatus.COMPLETED,
     (JobStatus.RUNNING, Change.RETRIED): JobStatus.PENDING,
+    (JobStatus.RUNNING, Change.INTERRUPTED): JobStatus.PENDING,
     (JobStatus.FAILED, Change.RETRIED): JobStatus.PENDING,
     (JobStatus.CANCELLED, Change.RETRIED): JobStatus.PENDING,
 }
@@ -155,6 +158,10 @@ def test_a_clock_that_jumps_back_never_ends_a_job_before_it_began() -> None:
     assert cancel_asked(running, earlier).updated_at == NOON
 
 
+def test_a_clock_that_was_set_back_never_cancels_a_job_before_it_was_submitted() -> None:
+    assert cancel_asked(a_job(), NOON - timedelta(days=10)).completed_at == NOON
+
+
 def test_a_retry_forgets_the_attempt_and_keeps_the_job() -> None:
     failed = ended(
         cancel_asked(claimed(a_job(), NOON), NOON),
@@ -177,6 +184,16 @@ def test_an_automatic_retry_uses_one_up_and_a_manual_one_restores_them() -> None
     assert retried(a_job(JobStatus.FAILED, retries_left=0), LATER).retries_left == 2
 
 
+def test_an_interruption_costs_no_retry() -> None:
+    job = interrupted(a_job(JobStatus.RUNNING, retries_left=1, started_at=NOON), LATER)
+    assert (job.attempt, job.retries_left, job.started_at) == (2, 1, None)
+
+
+def test_nobody_can_retry_a_job_that_still_runs() -> None:
+    with pytest.raises(InvalidTransition, match="only a failed or cancelled job"):
+        retried(a_job(JobStatus.RUNNING), LATER)
+
+
 def test_progress_keeps_what_it_is_not_told() -> None:
     job = progressed(a_job(JobStatus.RUNNING), LATER, Progress(4, 1), None)
     job = progressed(job, LATER, None, USAGE)
@@ -193,5 +210,7 @@ def test_only_a_failure_that_was_started_and_is_known_is_retried_by_itself(reaso
     )
     running = a_job(JobStatus.RUNNING)
     assert may_retry_by_itself(running, outcome(reason)) is expected
-    assert not may_retry_by_itself(replace(running, retries_left=0), outcome(reason))
+    with_lost = replace(running, spec=JobSpec(max_retries=2, retry_lost=True))
+    assert may_retry_by_itself(with_lost, outcome(reason)) is (expected or reason is Reason.LOST)
+    assert not may_retry_by_itself(replace(with_lost, retries_left=0), outcome(reason))
     assert not may_retry_by_itself(replace(running, cancel_requested_at=NOON), outcome(reason))

@@ -137,8 +137,12 @@ class Batch:
         if stored.spec.name is not None:
             execute(statements.delete_name, {"seq": seq})
         execute(statements.delete_job, {"seq": seq})
+        execute(statements.add_leftover, {"id": stored.id})
         self._count(stored.spec.workflow, stored.status, -1)
         return True
+
+    def forget_leftovers(self, job_ids: Sequence[str]) -> None:
+        self._cursor.executemany(self._statements.delete_leftover, [{"id": job_id} for job_id in job_ids])
 
     def set_fact(self, name: str, value: int) -> None:
         self._cursor.execute(self._statements.set_fact, {"name": name, "value": value})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +15,31 @@ from runner.stores.sql import sqlite
 from runner.stores.sql.schema import REVISION
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from alembic.config import Config
 
 _MIGRATIONS = "runner.stores.sql:migrations"  # a package resource: the same in a source tree and in a wheel
 
 
-def migrate(file: sqlite.SqliteFile) -> None:
+def migrate(file: sqlite.SqliteFile, *, may_be_new: bool) -> None:
     """Create or upgrade the tables in one transaction; all of it happens or none.
 
-    Raises StoreUnavailable when the file belongs to another program or to a newer Snakeline, and
-    whatever the driver raises when it cannot be read or written.
+    Raises StoreUnavailable when the file belongs to another program or to a newer Snakeline, or is
+    missing or empty and may not be, and whatever the driver raises when it cannot be read or written.
     """
-    with closing(file.open(create=True)) as connection:
-        if _revision(connection, file.path) == REVISION:
+    require_file(file, may_be_new=may_be_new)
+    with closing(file.open(create=may_be_new)) as connection:
+        found = revision_of(connection, file.path)
+        if found == REVISION:
             return
+        if found is None and not may_be_new:
+            raise missing(file.path)
     engine = sa.create_engine("sqlite://", creator=file.connect, poolclass=NullPool)
     try:
         with engine.connect() as wrapped:
             wrapped.exec_driver_sql("BEGIN IMMEDIATE")
             connection = wrapped.connection.driver_connection  # type: ignore[assignment]
             # Looked at again now that nobody else can write: another process may have been faster.
-            found = _revision(connection, file.path)
+            found = revision_of(connection, file.path)
             if found != REVISION:
                 _upgrade(wrapped, found, file.path)
             wrapped.commit()
@@ -44,25 +48,54 @@ def migrate(file: sqlite.SqliteFile) -> None:
     file.sync_directory()
 
 
-def is_current(file: sqlite.SqliteFile) -> bool:
+def require_file(file: sqlite.SqliteFile, *, may_be_new: bool) -> None:
+    """Raises StoreUnavailable when there is no file, and none may be made now."""
+    if os.path.lexists(file.path):
+        return
+    if os.path.lexists(sqlite.incoming(os.path.realpath(file.path))):
+        raise StoreUnavailable(
+            f"A restore of the store {file.path} was cut short: run `snakeline restore FILE` again."
+        )
+    if not may_be_new:
+        raise missing(file.path)
+
+
+def missing(path: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The store {path} is missing or empty, but files of its jobs are there: "
+        "`snakeline restore FILE`, or set them aside with `snakeline check --repair`."
+    )
+
+
+def is_current(file: sqlite.SqliteFile, *, may_be_new: bool = True) -> bool:
     """Whether the file has this program's revision; false for an older one. Changes nothing.
 
     Raises as `migrate`.
     """
     with closing(file.open()) as connection:
-        found = _revision(connection, file.path)
+        found = revision_of(connection, file.path)
+    if found is None and not may_be_new:
+        raise missing(file.path)
     if found not in (None, REVISION):
-        _require_known(found, file.path)
+        require_known(found, file.path)
     return found == REVISION
 
 
-def _revision(connection: sqlite3.Connection, path: str) -> str | None:
+def revision_of(connection: sqlite3.Connection, path: str) -> str | None:
+    """The file's revision; None when there is nothing in it. Raises as `migrate`."""
     if sqlite.is_fresh(connection):
         return None
     if not sqlite.is_ours(connection):
         raise StoreUnavailable(f"The store {path} is a database of another program: choose another file.")
-    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    return None if row is None else str(row[0])
+    try:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        row = None
+    if row is None:
+        raise sqlite.damaged(path)
+    return str(row[0])
 
 
 def _upgrade(connection: sa.Connection, found: str | None, path: str) -> None:
@@ -71,7 +104,7 @@ def _upgrade(connection: sa.Connection, found: str | None, path: str) -> None:
 
     config = _config()
     if found is not None:
-        _require_known(found, path)
+        require_known(found, path)
     else:
         driver: Any = connection.connection.driver_connection
         sqlite.claim(driver)
@@ -87,7 +120,7 @@ def _config() -> Config:
     return config
 
 
-def _require_known(found: str, path: str) -> None:
+def require_known(found: str, path: str) -> None:
     """Raises StoreUnavailable for a revision that no migration here leads to or from."""
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 

@@ -6,9 +6,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from runner.errors import StoreUnavailable
 from runner.jobs import Change, Job, JobEvent, JobSpec, JobStatus, Progress, Reason, Usage
+from runner.ports import EndedJob
 from runner.stores.names import folded
 from runner.stores.sql.schema import JOB_SPECS, JOBS
+from runner.stores.sql.sqlite import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +23,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _STATUSES: Final = {s.value: s for s in JobStatus}
 _REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{r.value: r for r in Reason}}
 _CHANGES: Final = {c.value: c for c in Change}
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, OverflowError)
 _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 # The columns of a job as `job_of` takes them, in this order.
@@ -131,6 +135,7 @@ def spec_text(spec: JobSpec) -> str:
             "targets": spec.targets,
             "options": dict(spec.options),
             "labels": dict(spec.labels),
+            **({"retry_lost": True} if spec.retry_lost else {}),
         }
     )
 
@@ -140,6 +145,14 @@ def data_text(data: Any) -> str:
 
 
 def job_of(row: Sequence[Any]) -> Job:
+    """Raises StoreUnavailable when the row holds what nobody can have written."""
+    try:
+        return _job_of(row)
+    except _UNREADABLE as error:
+        raise StoreUnavailable(f"The row of job {row[1]!r} is damaged: {REMEDY}.") from error
+
+
+def _job_of(row: Sequence[Any]) -> Job:
     (
         seq,
         job_id,
@@ -181,6 +194,7 @@ def job_of(row: Sequence[Any]) -> Job:
             priority=priority,
             timeout_s=timeout_s,
             max_retries=max_retries,
+            retry_lost=document.get("retry_lost", False),
         ),
         status=_STATUSES[status],
         engine=engine,
@@ -203,6 +217,14 @@ def job_of(row: Sequence[Any]) -> Job:
 
 
 def event_of(row: Sequence[Any]) -> JobEvent:
+    """Raises StoreUnavailable as `job_of` does."""
+    try:
+        return _event_of(row)
+    except _UNREADABLE as error:
+        raise StoreUnavailable(f"The row of event {row[0]!r} is damaged: {REMEDY}.") from error
+
+
+def _event_of(row: Sequence[Any]) -> JobEvent:
     seq, job_id, kind, status, attempt, at, data = row
     return JobEvent(
         seq=seq,
@@ -213,3 +235,8 @@ def event_of(row: Sequence[Any]) -> JobEvent:
         at=moment(at),
         data={} if data == "{}" else json.loads(data),
     )
+
+
+def ended_job_of(row: Sequence[Any]) -> EndedJob:
+    seq, job_id, completed_at, created_ceiling = row
+    return EndedJob(seq, job_id, moment(completed_at), moment(created_ceiling))

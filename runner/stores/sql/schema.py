@@ -10,7 +10,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 METADATA: Final = sa.MetaData()
 
 # On SQLite only INTEGER PRIMARY KEY is the row's own number.
@@ -72,6 +72,9 @@ sa.Index(
     sqlite_where=_has_key,
     postgresql_where=_has_key,
 )
+# Each job comes in once, at its end, and nearly always last: 2.5 of the 60 us that an end costs.
+_has_ended = sa.text("completed_at IS NOT NULL")
+sa.Index("jobs_completed", JOBS.c.completed_at, sqlite_where=_has_ended, postgresql_where=_has_ended)
 _has_name = sa.text("name_folded IS NOT NULL")
 for _length in (1, 2):
     sa.Index(
@@ -123,6 +126,14 @@ JOB_COUNTS: Final = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# Written by the transaction that deletes the job, so that no crash parts the two.
+JOB_LEFTOVERS: Final = sa.Table(
+    "job_leftovers",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 STORE_FACTS: Final = sa.Table(
     "store_facts",
     METADATA,
@@ -132,3 +143,4 @@ STORE_FACTS: Final = sa.Table(
 )
 CREATED_LAG: Final = "created_lag_us"
 CHECKED_AT: Final = "checked_at_us"
+BURIED_AT: Final = "buried_at_us"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -39,6 +39,8 @@ _READER_PRAGMAS: Final = (
     "PRAGMA cache_size = -16384",
     "PRAGMA temp_store = MEMORY",
 )
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+REMEDY: Final = "stop the service, then `snakeline restore FILE` or `snakeline check --repair`"
 
 
 class _Compiler(SQLiteCompiler):
@@ -77,8 +79,10 @@ class SqliteFile:
         """A connection that has changed nothing of the file yet, for looking whose it is.
 
         Only with `create` may the file be missing: one that was removed under a running service must
-        not come back empty.
+        not come back empty. Made, it is its owner's alone; SQLite gives -wal and -shm the same mode.
         """
+        if create:
+            self._make()
         return sqlite3.connect(
             f"file:{quote(self.path)}?mode={'rwc' if create else 'rw'}",
             uri=True,
@@ -87,6 +91,15 @@ class SqliteFile:
             check_same_thread=False,
             cached_statements=256,
         )
+
+    def _make(self) -> None:
+        # SQLite itself would leave the mode to the umask. What cannot be made, it explains better.
+        with suppress(OSError):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(fd, 0o600)
+            finally:
+                os.close(fd)
 
     def connect(self) -> sqlite3.Connection:
         """A connection that may write and begins no transaction of its own accord, for any thread."""
@@ -118,6 +131,24 @@ class SqliteFile:
         except (sqlite3.Error, SQLAlchemyError) as error:
             raise meaning(error, self.path) from error
 
+    def require_whole(self) -> None:
+        """Read every page anew: 2 s for a million jobs. Raises StoreUnavailable."""
+        try:
+            with closing(self._connect_reader()) as connection:
+                [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            raise meaning(error, self.path) from error
+        if found != "ok":
+            raise damaged(self.path)
+
+    def identity(self) -> tuple[int, int] | None:
+        """Which file has this path now; None when there is none."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
     def close_readers(self) -> None:
         self._readers.dispose()
 
@@ -134,11 +165,32 @@ def meaning(error: Exception, path: str) -> RunnerError:
     """What a failure of the driver means for the caller: StorageFull or StoreUnavailable, in one line."""
     if isinstance(error, RunnerError):
         return error
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = _code(error)
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
         return StorageFull(f"There is no space left for the store {path}.")
+    if code in _DAMAGED:
+        return damaged(path)
     text = " ".join(str(error).split())
     return StoreUnavailable(f"The store {path} cannot be used now: {text}.")
+
+
+def _code(error: BaseException | None) -> int:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def damaged(path: str) -> StoreUnavailable:
+    return StoreUnavailable(f"The store {path} is damaged or is not a database: {REMEDY}.")
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether the file's content is at fault."""
+    return _code(error) in _DAMAGED
+
+
+def is_of_content(error: Exception) -> bool:
+    """Whether a table, a column or a text is not what it should be."""
+    return _code(error) in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, 0)
 
 
 def _is_full(path: str) -> bool:
@@ -169,3 +221,34 @@ def is_fresh(connection: sqlite3.Connection) -> bool:
 def is_ours(connection: sqlite3.Connection) -> bool:
     found: int = connection.execute("PRAGMA application_id").fetchone()[0]
     return found == _APPLICATION_ID
+
+
+def incoming(path: str) -> str:
+    """Where a restore puts the copy that will take the place of the store at `path`."""
+    return f"{path}.restoring"
+
+
+def path_of(url: str) -> str:
+    """The file that a database URL names. Raises StoreUnavailable, without telling the URL's secrets."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise StoreUnavailable("The database URL cannot be read: write sqlite:////absolute/path.") from None
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise StoreUnavailable(
+            f"{parsed.drivername} is not a database this version can use: write sqlite:////absolute/path."
+        )
+    if parsed.database in (None, "", ":memory:"):
+        raise StoreUnavailable("A store needs a file: write sqlite:////absolute/path, or memory://.")
+    assert parsed.database is not None  # seen above
+    return parsed.database
+
+
+def cannot_open(error: Exception, path: str) -> StoreUnavailable:
+    """Why the store could not be opened and what to do, in one line."""
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        return StoreUnavailable(f"The store {path} cannot be opened: there is no directory {directory}.")
+    if _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return StoreUnavailable(f"The store {path} cannot be opened: make the file and {directory} writable.")
+    return StoreUnavailable(str(meaning(error, path)))

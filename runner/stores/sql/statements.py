@@ -12,7 +12,15 @@ import sqlalchemy as sa
 from runner.jobs import JobStatus
 from runner.stores.sql.inserts import Insert
 from runner.stores.sql.rows import JOB_COLUMNS
-from runner.stores.sql.schema import JOB_COUNTS, JOB_EVENTS, JOB_LABELS, JOB_SPECS, JOBS, STORE_FACTS
+from runner.stores.sql.schema import (
+    JOB_COUNTS,
+    JOB_EVENTS,
+    JOB_LABELS,
+    JOB_LEFTOVERS,
+    JOB_SPECS,
+    JOBS,
+    STORE_FACTS,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import Dialect
@@ -104,6 +112,25 @@ class Statements:
                 JOB_LABELS.c.seq == _P("seq"),
             )
         )
+        self.add_leftover = "INSERT INTO job_leftovers (id) VALUES (:id) ON CONFLICT (id) DO NOTHING"
+        self.delete_leftover = made(sa.delete(JOB_LEFTOVERS).where(JOB_LEFTOVERS.c.id == _P("id")))
+        self.leftovers = made(
+            sa.select(JOB_LEFTOVERS.c.id)
+            .where(JOB_LEFTOVERS.c.id > _P("after"))
+            .order_by(JOB_LEFTOVERS.c.id)
+            .limit(_P("n"))
+        )
+        self.ended = made(
+            sa.select(JOBS.c.seq, JOBS.c.id, JOBS.c.completed_at, JOBS.c.created_ceiling)
+            .with_hint(JOBS, "INDEXED BY jobs_completed", "sqlite")
+            .where(
+                JOBS.c.completed_at >= _P("at"),
+                sa.or_(JOBS.c.completed_at > _P("at"), JOBS.c.seq > _P("seq")),
+            )
+            .order_by(JOBS.c.completed_at, JOBS.c.seq)
+            .limit(_P("n"))
+        )
+        self.every_job = made(joined_jobs())
         self.by_id = made(joined_jobs().where(JOBS.c.id == _P("id")))
         self.by_key = made(
             joined_jobs()

@@ -15,9 +15,9 @@ from runner.errors import JobNotFound, StoreUnavailable
 from runner.jobs import JobStatus
 from runner.ports import JobPage
 from runner.stores.sql import sqlite
-from runner.stores.sql.migrate import is_current, migrate
+from runner.stores.sql.migrate import is_current, migrate, require_file
 from runner.stores.sql.pages import Pages
-from runner.stores.sql.rows import event_of, job_of
+from runner.stores.sql.rows import ended_job_of, event_of, job_of, micros
 from runner.stores.sql.schema import CHECKED_AT
 from runner.stores.sql.statements import Statements
 from runner.stores.sql.writer import Writer
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from runner.jobs import Job, JobEvent
-    from runner.ports import IdempotencyKey, JobQuery, Submitted, Update
+    from runner.ports import EndedJob, IdempotencyKey, JobQuery, Submitted, Update
 
 _CHECK_TIMEOUT_S: Final = 10.0
+_LONG_AGO: Final = -(2**63)
 
 
 class SqlStore:
@@ -47,34 +48,44 @@ class SqlStore:
         self._statements = Statements(dialect)
         self._pages = Pages(dialect, self._statements)
         self._closed = False
+        self._is_damaged = False  # as far as readers have met with it
         self._writer = Writer(file, self._statements, on_commit)
 
     @classmethod
-    def open(cls, url: str, *, on_commit: Callable[[Sequence[JobEvent]], None] | None = None) -> SqlStore:
-        """Open the database at `url` (`sqlite:////absolute/path`), created or upgraded as needed.
+    def open(
+        cls,
+        url: str,
+        *,
+        on_commit: Callable[[Sequence[JobEvent]], None] | None = None,
+        may_be_new: bool = True,
+    ) -> SqlStore:
+        """Open the database at `url` (`sqlite:////absolute/path`), upgraded as needed.
 
+        A missing or empty one is made unless it may not be new, for its jobs have left files behind.
         Raises StoreUnavailable, with one line that says what to do, when that cannot be.
         """
-        file = sqlite.SqliteFile(_path_of(url))
+        file = sqlite.SqliteFile(sqlite.path_of(url))
         try:
-            migrate(file)
+            migrate(file, may_be_new=may_be_new)
         except (sqlite3.Error, sa.exc.SQLAlchemyError, OSError) as error:
-            raise _why_not(error, file.path) from error
+            raise sqlite.cannot_open(error, file.path) from error
         return cls(file, on_commit=on_commit)
 
     @staticmethod
-    def examine(url: str) -> str:
+    def examine(url: str, *, may_be_new: bool = True) -> str:
         """What stands at `url`, in words for a person; nothing is made or changed.
 
         Raises StoreUnavailable when `open` would.
         """
-        file = sqlite.SqliteFile(_path_of(url))
+        file = sqlite.SqliteFile(sqlite.path_of(url))
+        require_file(file, may_be_new=may_be_new)
         if not os.path.exists(file.path):
             return f"{file.path} will be made at the first start"
         try:
-            return f"{file.path} can be read{'' if is_current(file) else '; the next start upgrades it'}"
+            current = is_current(file, may_be_new=may_be_new)
+            return f"{file.path} can be read{'' if current else '; the next start upgrades it'}"
         except (sqlite3.Error, OSError) as error:
-            raise _why_not(error, file.path) from error
+            raise sqlite.cannot_open(error, file.path) from error
 
     # ------------------------------------------------------------ writes
 
@@ -88,6 +99,9 @@ class SqlStore:
 
     def delete(self, job: Job) -> Future[bool]:
         return self._writer.submit(lambda batch: batch.delete(job))
+
+    def forget_leftovers(self, job_ids: Sequence[str]) -> Future[None]:
+        return self._writer.submit(lambda batch: batch.forget_leftovers(job_ids))
 
     # ------------------------------------------------------------ reads
 
@@ -150,10 +164,27 @@ class SqlStore:
         except UnicodeEncodeError:  # as in `get`
             return []
 
+    def ended(self, *, after: EndedJob | None = None, limit: int = 500) -> Sequence[EndedJob]:
+        at, seq = (_LONG_AGO, 0) if after is None else (micros(after.completed_at), after.seq)
+        with self._reading() as connection:
+            rows = connection.execute(self._statements.ended, {"at": at, "seq": seq, "n": limit})
+            return [ended_job_of(row) for row in rows]
+
+    def leftovers(self, *, after: str = "", limit: int = 500) -> Sequence[str]:
+        with self._reading() as connection:
+            rows = connection.execute(self._statements.leftovers, {"after": after, "n": limit})
+            return [row[0] for row in rows]
+
     # ------------------------------------------------------------ condition
 
     def check(self) -> None:
-        """Commit a row and read it back. Raises StoreUnavailable or StorageFull."""
+        """Commit a row and read it back; all pages, once some could not be read.
+
+        Raises StoreUnavailable or StorageFull.
+        """
+        if self._is_damaged:
+            self._file.require_whole()
+            self._is_damaged = False
         now = time.time_ns() // 1000
         written = self._writer.submit(lambda batch: batch.set_fact(CHECKED_AT, now))
         try:
@@ -176,8 +207,12 @@ class SqlStore:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         if self._closed:
             raise StoreUnavailable("The store is closed.")
-        with self._file.reading() as connection:
-            yield connection
+        try:
+            with self._file.reading() as connection:
+                yield connection
+        except StoreUnavailable as error:
+            self._is_damaged = self._is_damaged or sqlite.is_damage(error.__cause__)
+            raise
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -188,32 +223,3 @@ class SqlStore:
                 yield connection
             finally:
                 connection.rollback()
-
-
-def _path_of(url: str) -> str:
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        raise StoreUnavailable("The database URL cannot be read: write sqlite:////absolute/path.") from None
-    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
-        raise StoreUnavailable(
-            f"{parsed.drivername} is not a database this version can use: write sqlite:////absolute/path."
-        )
-    if parsed.database in (None, "", ":memory:"):
-        raise StoreUnavailable("A store needs a file: write sqlite:////absolute/path, or memory://.")
-    assert parsed.database is not None  # seen above
-    return parsed.database
-
-
-def _why_not(error: Exception, path: str) -> StoreUnavailable:
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        return StoreUnavailable(f"The store {path} cannot be opened: there is no directory {directory}.")
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return StoreUnavailable(f"The store {path} cannot be opened: make the file and {directory} writable.")
-    if code & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return StoreUnavailable(
-            f"The store {path} is not a database, or is damaged: restore it from a backup."
-        )
-    return StoreUnavailable(str(sqlite.meaning(error, path)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -11,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runner.errors import RunnerError, StorageFull, StoreUnavailable
 from runner.stores.sql.batch import Batch
+from runner.stores.sql.schema import BURIED_AT
 from runner.stores.sql.sqlite import is_of_the_database, meaning
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Sequence
 
     from runner.jobs import JobEvent
@@ -50,6 +52,8 @@ class Writer:
         self._gate = threading.Lock()
         self._closed = False
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None  # of the file that the connection is to
+        self._retired: sqlite3.Connection | None = None  # given up, but kept until another has committed
         self._thread = threading.Thread(target=self._run, name="snakeline-store", daemon=True)
         self._thread.start()
 
@@ -121,7 +125,7 @@ class Writer:
                 self._write([operation])
             return
         if not isinstance(failure, StorageFull):
-            self._disconnect()  # whatever is wrong with it, the next group begins with a new one
+            self._retire()  # whatever is wrong with it, the next group begins with a new one
         for _, future in operations:
             future.set_exception(failure)
 
@@ -130,7 +134,11 @@ class Writer:
     ) -> tuple[list[JobEvent], list[tuple[Any, RunnerError | None]]]:
         if self._connection is None:
             self._connection = self._file.connect()
+            self._identity = self._file.identity()
         connection = self._connection
+        if self._file.identity() != self._identity:
+            # What is written now would not be there after the next start.
+            raise StoreUnavailable(f"The store {self._file.path} was moved or replaced while in use.")
         answers: list[tuple[Any, RunnerError | None]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -141,15 +149,71 @@ class Writer:
                 except RunnerError as refusal:
                     answers.append((None, refusal))
             batch.finish()
-            connection.execute("COMMIT")
+            try:
+                connection.execute("COMMIT")
+            except sqlite3.Error:
+                self._bury(connection)
+                raise
         finally:
-            # SQLite ends the transaction itself after some errors and not after others.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            _roll_back(connection)
+        if self._retired is not None:
+            self._release_retired()
         return batch.events, answers
 
+    def _bury(self, connection: sqlite3.Connection) -> None:
+        """Make sure that a transaction whose COMMIT failed is not found again by a later start.
+
+        When only the sync failed, all of it stands in the write-ahead log: nobody sees it, until the log
+        is read anew after this process was killed. The next transaction overwrites it, so make one.
+        """
+        _roll_back(connection)
+        with suppress(sqlite3.Error):
+            connection.execute("BEGIN IMMEDIATE")
+            Batch(connection.cursor(), self._statements).set_fact(BURIED_AT, time.time_ns() // 1000)
+            connection.execute("COMMIT")
+
+    def _retire(self) -> None:
+        """Give up the connection, and keep it open where it is the first.
+
+        The last one to be closed takes along what tells commits from failures in the write-ahead log; the
+        next to be opened would take every transaction that it finds there for committed.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._retired is None and _is_idle(connection):
+            self._retired = connection
+        else:
+            _close(connection)
+
+    def _release_retired(self) -> None:
+        """Another connection has committed. It may be to another file: readers shall see the same one."""
+        with suppress(Exception):  # what is committed stays so
+            self._file.close_readers()
+        _close(self._retired)
+        self._retired = None
+
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            with suppress(Exception):
-                self._connection.close()
-            self._connection = None
+        for connection in (self._connection, self._retired):
+            _close(connection)
+        self._connection = self._retired = None
+
+
+def _is_idle(connection: sqlite3.Connection) -> bool:
+    try:
+        return not connection.in_transaction
+    except sqlite3.Error:  # it is closed
+        return False
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # SQLite ends the transaction itself after some errors and not after others.
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        with suppress(Exception):
+            connection.close()
