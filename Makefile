@@ -47,6 +47,16 @@ test: $(DEV) ## Run all tests (ARGS="-k name" for some)
 	  echo "Real Snakemake could not be installed: the tests that need it are skipped."
 	@$(VENV)/bin/pytest -n auto $(ARGS)
 
+.PHONY: soak
+soak: $(DEV) ## Run the long fault tests: random kills, power cuts, every system call (half an hour)
+	@$(MAKE) --no-print-directory snakemake-env || \
+	  echo "Real Snakemake could not be installed: the tests that need it are skipped."
+	@$(VENV)/bin/pytest -m soak -rA --timeout 3600 $(ARGS)
+
+.PHONY: mutants
+mutants: $(DEV) ## Remove each guard against loss, one at a time: some test must fail (ARGS="--help")
+	@$(VENV)/bin/python -m tests.mutants $(ARGS)
+
 .PHONY: check
 check: $(DEV) ## Check format, lint, layers and types
 	$(VENV)/bin/ruff format --check

@@ -16,7 +16,15 @@ from benchmarks.rows import Options, Row, show
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NAMES: Final = ("jobs_per_second", "snakemake_start", "submit", "list_pages", "running_jobs", "logs")
+NAMES: Final = (
+    "jobs_per_second",
+    "snakemake_start",
+    "submit",
+    "list_pages",
+    "running_jobs",
+    "logs",
+    "log_flood",
+)
 _ROOT: Final = Path(__file__).resolve().parents[1]
 
 

@@ -28,6 +28,7 @@ class Parameters(NamedTuple):
     stderr_text: str | None = None
     hold: str | None = None
     touch: str | None = None
+    count_starts: str | None = None
     fail_rule: str | None = None
     fail_times: int | None = None
 
@@ -84,6 +85,7 @@ _CHECKS: dict[str, Any] = {
     "stderr_text": _text,
     "hold": _text,
     "touch": _text,
+    "count_starts": _text,
     "fail_rule": _text,
     "fail_times": _integer(0, 1000),
 }

@@ -255,10 +255,11 @@ class Run:
             os.close(fd)
 
     def _leave_marks(self) -> None:
-        if self._parameters.touch is not None:
-            fd = os.open(self._parameters.touch, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            os.write(fd, b"start %d\n" % os.getpid())
-            os.close(fd)
+        parameters, defaults = self._parameters, self._defaults
+        if parameters.touch is not None:
+            _append(parameters.touch, b"start %d\n" % os.getpid())
+        if parameters.count_starts is not None:
+            _append(parameters.count_starts, f"{defaults.job_id}/{defaults.attempt}\n".encode())
 
     def _lock(self) -> str | None:
         """Snakemake's lock on the working directory, taken by every run that lasts. Raises WorkflowError."""
@@ -289,6 +290,13 @@ class Run:
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)  # our own child, not yet waited for: the pid cannot be another's
             os.waitpid(pid, 0)
+
+
+def _append(path: str, line: bytes) -> None:
+    """One write, so that runs which share the file do not mix their lines."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    os.write(fd, line)
+    os.close(fd)
 
 
 def _wait_for(path: str) -> None:

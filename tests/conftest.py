@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from tests.support.server import LiveServer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak-minutes", type=float, default=10, help="how long the state machine runs")
+    parser.addoption("--soak-seed", type=int, help="repeat this one of its rounds")
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """The service with a quick stand-in that always succeeds; shared, so never stop it."""

@@ -97,8 +97,8 @@ def test_overload_promises_when_to_try_again(document: dict[str, Any]) -> None:
 def test_a_job_is_what_was_designed_and_its_links(document: dict[str, Any]) -> None:
     assert " ".join(document["components"]["schemas"]["Job"]["properties"]) == (
         "id status reason name workflow parameters targets options cores priority timeout_s max_retries "
-        "retry_lost labels attempt created_at updated_at started_at completed_at cancel_requested_at exit_code "
-        "exit_signal error_message progress usage engine links"
+        "retry_lost labels attempt created_at updated_at started_at completed_at cancel_requested_at "
+        "exit_code exit_signal error_message progress usage engine links"
     )
 
 

@@ -375,7 +375,8 @@ class TestFollow:
         with held_job(client, tmp_path) as (job_id, _):
             url, headers = f"/jobs/{job_id}/logs?follow=true", {"X-Request-ID": name}
             with client.stream("GET", url, headers=headers) as answer:
-                next(answer.iter_raw())
+                pieces = answer.iter_raw()  # kept: once it is collected, the answer is closed
+                next(pieces)
                 assert name not in server.log
             wait_until(lambda: name in server.log, timeout_s=5, what="the request to be over")
             assert client.job(job_id)["status"] == "running"

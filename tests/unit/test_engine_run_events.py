@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -224,3 +225,16 @@ def test_an_absolute_log_inside_the_working_directory_is_read(attempt: Attempt) 
         file.write("why\n")
     attempt.fail(1, "a", [path])
     assert attempt.error() == "Rule a failed\nwhy"
+
+
+def test_broken_lines_are_told_once_and_cost_nothing_else(attempt: Attempt) -> None:
+    with structlog.testing.capture_logs() as told:
+        attempt.append(b"\x00\xff{not json\n")
+        attempt.tell("run_info", total=4, rules={"a": 4}, cores=1)
+        attempt.append(b"{'again': 1}\n")
+        assert attempt.progress() == Progress(4)
+        attempt.append(b"and again\n")
+        attempt.reader.advance()
+    assert [(entry["event"], entry["path"]) for entry in told] == [
+        ("events.broken_line", attempt.files.events)
+    ]

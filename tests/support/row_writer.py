@@ -1,0 +1,24 @@
+"""Adds jobs to the store of a directory without end, and says the id of each once it is acknowledged."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from runner.errors import StoreUnavailable
+from tests.support.stores import a_job, added, open_store
+
+
+def main() -> None:
+    store = open_store("sqlite", Path(sys.argv[1]))
+    with suppress(StoreUnavailable):  # the power was cut
+        while True:
+            job = added(store, a_job(job_id=str(uuid4())))
+            os.write(1, f"{job.id}\n".encode())
+
+
+if __name__ == "__main__":
+    main()
