@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from runner.isolation.processes import ProcessTitle
 
 
-PIPE_BYTES = 2**20
+PIPE_BYTES = 2**18
+"""Room for what a job writes while its shim does something else. Not more: a job that floods it fills it at
+one go, and a kernel without preemption lets nobody else have the core until that is done."""
 
 
 class LaunchFailed(Exception):

@@ -38,6 +38,12 @@ NOT_OURS = 3  # exit code: the attempt belongs to another shim, or was started b
 LEFTOVER_GRACE_S = 2.0
 """What a job's forgotten background processes get between SIGTERM and SIGKILL once the engine has ended."""
 KILL_WITHIN_S = 5.0
+_PIECE_BYTES = 2**16
+"""Taken from the pipe at one go: small enough that the API, on the same cores, need not wait for it."""
+FLOOD_BYTES_PER_S = 0.5e9
+"""What a job may write for ever; more than that for longer than a burst is slowed (docs/adr/0009)."""
+FLOOD_BURST_S = 1.6
+_FLOOD_PAUSE_S = 0.004
 LONGEST_WAIT_MS = 2**31 - 1
 
 FORK_AGAIN_S = 1.0
@@ -202,6 +208,7 @@ class _Run:
         self._stop: str | None = None
         self._force = False
         self._signalled = False
+        self._written_until = 0.0  # when what was written would be, at the flood's rate
         self._deadline = time.monotonic() + spec.timeout_s if spec.timeout_s is not None else None
         self._kill_at: float | None = None
         # The first process is forked before anything else is done: every page of memory that is
@@ -209,7 +216,7 @@ class _Run:
         self._waiting: EngineProcess | None = EngineProcess(spec, warm=warm, title=title)
         self._wake = _listen_for_signals()
         # Anonymous memory costs nothing until it is used: most jobs write little.
-        self._buffer = mmap.mmap(-1, PIPE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._buffer = mmap.mmap(-1, _PIECE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     def make_places(self, files: AttemptFiles) -> None:
         """The job's home and working directory. Raises Stopped, OSError."""
@@ -279,7 +286,7 @@ class _Run:
             poll.register(fd, select.POLLIN)
         while True:
             ready = {fd for fd, _ in poll.poll(self._timeout_ms())}
-            if output in ready and not self._pump(output):
+            if output in ready and self._pump(output) is None:
                 poll.unregister(output)
             if pidfd in ready:
                 return
@@ -318,7 +325,7 @@ class _Run:
             poll.register(output, select.POLLIN)
             while reap() and (left := deadline - time.monotonic()) > 0 and not self._force:
                 ready = {fd for fd, _ in poll.poll(left * 1000)}
-                if output in ready and not self._pump(output):
+                if output in ready and self._pump(output) is None:
                     poll.unregister(output)
                 self._read_signals()
         ending.survivors = kill_descendants(within_s=KILL_WITHIN_S)
@@ -372,14 +379,22 @@ class _Run:
 
     # -- output
 
-    def _pump(self, output: int) -> bool:
-        """Move what is in the pipe to the log; false at its end."""
+    def _pump(self, output: int) -> int | None:
+        """Move some of what is in the pipe to the log: how many bytes, None at its end."""
         try:
             count = os.readv(output, [self._buffer])
         except BlockingIOError:
-            return True
+            return 0
         self._log.write(memoryview(self._buffer)[:count])
-        return count > 0
+        self._pause_in_flood(count)
+        return count or None
+
+    def _pause_in_flood(self, count: int) -> None:
+        """Leave the machine to others now and then, once a job has written much for long."""
+        now = time.monotonic()
+        self._written_until = max(self._written_until, now - FLOOD_BURST_S) + count / FLOOD_BYTES_PER_S
+        if self._written_until > now + _FLOOD_PAUSE_S:
+            time.sleep(self._written_until - now)  # noqa: TID251 - milliseconds: signals wait no longer than that
 
     def _drain(self, output: int) -> None:
         """What is left in the pipe, without waiting and no more than it can hold.
@@ -387,11 +402,8 @@ class _Run:
         A process that could not be killed may keep it open and go on writing.
         """
         left = 2 * PIPE_BYTES
-        while left > 0:
-            before = self._log.size
-            if not self._pump(output) or self._log.size == before:
-                return
-            left -= self._log.size - before
+        while left > 0 and (count := self._pump(output)):
+            left -= count
 
 
 def _has_ended(pidfd: int) -> bool:
