@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -112,7 +113,7 @@ class SqliteFile:
         connection = self.open()
         try:
             for pragma in pragmas:
-                connection.execute(pragma)
+                _set(connection, pragma)
         except BaseException:
             connection.close()
             raise
@@ -159,6 +160,22 @@ class SqliteFile:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _set(connection: sqlite3.Connection, pragma: str) -> None:
+    """Run it; while another process opens the fresh file as well, again and again for a while.
+
+    The change to a write-ahead log does not wait for others by itself: two that both want it would for ever.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute(pragma)
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.005)  # noqa: TID251 - nothing tells that the other one is done
 
 
 def meaning(error: Exception, path: str) -> RunnerError:
