@@ -43,7 +43,8 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /
 COPY --from=build /opt/snakeline /opt/snakeline
 ENV PATH=/opt/snakeline/bin:$PATH \
     SNAKELINE_HOST=0.0.0.0 \
-    SNAKELINE_DATA_DIR=/data
+    SNAKELINE_DATA_DIR=/data \
+    SNAKELINE_ON_SHUTDOWN=stop
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

@@ -33,7 +33,10 @@ def _stop(message: str, code: int) -> NoReturn:
 
 @app.command()
 def serve() -> None:
-    """Start the service in the foreground; Ctrl-C or SIGTERM stops it, running jobs go on without it."""
+    """Start the service in the foreground; Ctrl-C or SIGTERM stops it.
+
+    What becomes of running jobs then is SNAKELINE_ON_SHUTDOWN: they go on without it, or resume later.
+    """
     from api import server, settings
 
     try:
