@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from runner.isolation.processes import close_from, die_with_parent
+from runner.isolation.processes import close_from, die_with_parent, give_way
 
 if TYPE_CHECKING:
     from runner.attempt_files import ShimSpec
@@ -99,6 +99,7 @@ def _wait_and_become(
         argv = spec.commands[int(step)]
         try:
             os.setsid()
+            give_way()
             _default_signals(warm=warm)
             os.umask(0o077)
             os.chdir(spec.work_dir)

@@ -24,6 +24,8 @@ import types
 from typing import Any, NoReturn
 
 MESSAGE_BYTES = 8192
+_NICER = 5
+"""Steps by which shims and jobs are nicer than the service, where sessions are not scheduled as groups."""
 
 
 def _expose(packages: dict[str, str]) -> None:
@@ -58,8 +60,10 @@ def _run_shim(directory: str, *, warm: bool, title: Any) -> NoReturn:
         os.umask(0o077)
         # Found once `_expose` has run, and imported by then.
         from runner.backends import shim  # noqa: PLC0415
-        from runner.isolation.processes import close_from  # noqa: PLC0415
+        from runner.isolation.processes import close_from, give_way  # noqa: PLC0415
 
+        give_way()
+        os.nice(_NICER)
         null = os.open("/dev/null", os.O_RDWR)
         for stdio in (0, 1, 2):
             os.dup2(null, stdio)

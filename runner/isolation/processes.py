@@ -45,6 +45,16 @@ def die_with_parent(parent: int) -> None:
         os._exit(255)
 
 
+def give_way() -> None:
+    """Let other sessions have the processor first: jobs are in no hurry, those who call the service are.
+
+    Sessions are scheduled as groups, each with a niceness of its own (sched(7)). Where there are none, or
+    the kernel has no time for it now, everything stays as it is.
+    """
+    with contextlib.suppress(OSError):
+        _write("/proc/self/autogroup", b"10")
+
+
 def close_from(lowest: int) -> None:
     """Close every descriptor from `lowest` on: those that are open, not all that could be."""
     for name in os.listdir("/proc/self/fd"):

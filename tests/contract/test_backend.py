@@ -120,6 +120,9 @@ def test_a_job_has_its_own_session_directory_environment_and_descriptors(attempt
     assert facts["open_files"] == 256
     assert facts["blocked"] == []
     assert facts["sigint_default"] is True
+    assert facts["nice"] == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5), "the service comes first"
+    if facts["session"] and os.geteuid() == 0:  # others may change it only now and then
+        assert facts["session"].endswith(" nice 10\n")
 
 
 def test_the_workflow_folder_is_copied_once_and_kept_for_the_next_attempt(attempts: Attempts) -> None:

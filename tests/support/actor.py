@@ -92,6 +92,14 @@ def _write_all(data: bytes) -> None:
         view = view[os.write(1, view) :]
 
 
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 def _facts() -> dict[str, object]:
     mask = os.umask(0o077)
     return {
@@ -101,6 +109,8 @@ def _facts() -> dict[str, object]:
         "stdin": os.readlink("/proc/self/fd/0"),
         "leader": os.getsid(0) == os.getpid() == os.getpgid(0),
         "umask": mask,
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "session": _read("/proc/self/autogroup"),
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "sigint_default": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
