@@ -273,6 +273,7 @@ def test_an_engine_killed_before_it_was_told_to_run_is_an_attempt_that_could_not
     work.until_held()
     [engine] = psutil.Process(work.attempts.until_running(work.handle)).children()
     engine.kill()
+    wait_until(lambda: engine.status() == psutil.STATUS_ZOMBIE, what="the engine's process is dead")
     work.let_go()
     assert ended(work.end()).launch_error == "The engine's process was killed before it could start."
     assert work.starts == 0
