@@ -25,6 +25,7 @@ from runner.backends.attempt_marks import (
     write_record,
 )
 from runner.backends.engine_process import PIPE_BYTES, EngineProcess, LaunchFailed
+from runner.backends.flood_pace import FloodPace
 from runner.backends.log_segments import LogSegments
 from runner.isolation.processes import (
     ProcessTitle,
@@ -40,10 +41,6 @@ LEFTOVER_GRACE_S = 2.0
 KILL_WITHIN_S = 5.0
 _PIECE_BYTES = 2**16
 """Taken from the pipe at one go: small enough that the API, on the same cores, need not wait for it."""
-FLOOD_BYTES_PER_S = 0.5e9
-"""What a job may write for ever; more than that for longer than a burst is slowed (docs/adr/0009)."""
-FLOOD_BURST_S = 1.6
-_FLOOD_PAUSE_S = 0.004
 LONGEST_WAIT_MS = 2**31 - 1
 
 FORK_AGAIN_S = 1.0
@@ -208,7 +205,7 @@ class _Run:
         self._stop: str | None = None
         self._force = False
         self._signalled = False
-        self._written_until = 0.0  # when what was written would be, at the flood's rate
+        self._pace = FloodPace()
         self._deadline = time.monotonic() + spec.timeout_s if spec.timeout_s is not None else None
         self._kill_at: float | None = None
         # The first process is forked before anything else is done: every page of memory that is
@@ -386,15 +383,10 @@ class _Run:
         except BlockingIOError:
             return 0
         self._log.write(memoryview(self._buffer)[:count])
-        self._pause_in_flood(count)
+        pause_s = self._pace.pause_s(count, time.monotonic())
+        if pause_s:
+            time.sleep(pause_s)  # noqa: TID251 - milliseconds, to leave the processor to others
         return count or None
-
-    def _pause_in_flood(self, count: int) -> None:
-        """Leave the machine to others now and then, once a job has written much for long."""
-        now = time.monotonic()
-        self._written_until = max(self._written_until, now - FLOOD_BURST_S) + count / FLOOD_BYTES_PER_S
-        if self._written_until > now + _FLOOD_PAUSE_S:
-            time.sleep(self._written_until - now)  # noqa: TID251 - milliseconds: signals wait no longer than that
 
     def _drain(self, output: int) -> None:
         """What is left in the pipe, without waiting and no more than it can hold.
