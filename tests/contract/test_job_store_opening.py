@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +113,18 @@ def test_several_services_that_start_at_once_migrate_once(tmp_path: Path) -> Non
     for store in stores:
         assert store.get(job.id) == job
         store.close()
+
+
+def test_a_fresh_store_that_another_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    file = sqlite.SqliteFile(str(tmp_path / "s.db"))
+    with closing(file.open(create=True)) as other, ThreadPoolExecutor(1) as threads:
+        other.execute("CREATE TABLE t (a)")
+        other.execute("BEGIN IMMEDIATE")  # which the change to a write-ahead log does not wait for by itself
+        opening = threads.submit(file.connect)
+        wait([opening], timeout=0.2)
+        assert not opening.done()
+        other.execute("COMMIT")
+        opening.result(10).close()
 
 
 def test_a_failed_migration_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
