@@ -1,10 +1,11 @@
 # Two targets: `service` (the default; its engine is the stand-in) and `snakemake` (with real Snakemake).
 #
 #   docker build -t snakeline .
-#   docker run --rm -e SNAKELINE_AUTH=none -p 127.0.0.1:8000:8000 -v snakeline:/data snakeline
+#   docker run --rm -p 8000:8000 -v snakeline:/data snakeline
 #
-# The service refuses to listen beyond this machine without authentication. SNAKELINE_AUTH=none says that
-# whoever can reach the port may submit jobs: publish it on 127.0.0.1, or behind something that asks who it is.
+# The service wants API keys, because others can reach it. The first start prints one, once; the next are made by
+#   docker exec CONTAINER snakeline keys create --name NAME
+# SNAKELINE_AUTH=none opens it to whoever reaches the port: publish that on 127.0.0.1 alone.
 ARG BASE=python:3.13-slim-bookworm
 
 FROM ${BASE} AS base

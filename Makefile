@@ -2,10 +2,14 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Two for each core: most tests wait for processes.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
 VENV := .venv
 SNAKEMAKE_VENV := .venv-snakemake
 SNAKEMAKE := $(SNAKEMAKE_VENV)/bin/snakemake
+# The oldest Snakemake that is supported, for the tests alone.
+OLDEST_VENV := .venv-snakemake-oldest
 SNAKELINE := $(VENV)/bin/snakeline
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
 
@@ -13,6 +17,10 @@ PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 ENGINE := $(SNAKEMAKE_VENV)/.engine
+OLDEST := $(OLDEST_VENV)/.engine
+# What says whether an RO-Crate is one, for the tests alone.
+VALIDATOR_VENV := .venv-validator
+VALIDATOR := $(VALIDATOR_VENV)/.tool
 PEERS_VENV := .venv-bench
 PEERS := $(PEERS_VENV)/.peers
 
@@ -22,7 +30,7 @@ PEERS := $(PEERS_VENV)/.peers
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(RUNTIME) ## Run ten jobs on the stand-in, then ten on real Snakemake
@@ -42,16 +50,21 @@ serve: $(RUNTIME) ## Start the service on http://127.0.0.1:8000 (settings: SNAKE
 	@exec $(SNAKELINE) serve
 
 .PHONY: test
-test: $(DEV) ## Run all tests (ARGS="-k name" for some)
-	@$(MAKE) --no-print-directory snakemake-env || \
-	  echo "Real Snakemake could not be installed: the tests that need it are skipped."
-	@$(VENV)/bin/pytest -n auto $(ARGS)
+test: $(DEV) test-tools ## Run all tests (ARGS="-k name" for some)
+	@# In the order they are found: the longest modules have few tests and would come last, one by one.
+	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: soak
-soak: $(DEV) ## Run the long fault tests: random kills, power cuts, every system call (half an hour)
-	@$(MAKE) --no-print-directory snakemake-env || \
-	  echo "Real Snakemake could not be installed: the tests that need it are skipped."
+soak: $(DEV) test-tools ## Run the long fault tests: random kills, power cuts, every system call (half an hour)
 	@$(VENV)/bin/pytest -m soak -rA --timeout 3600 $(ARGS)
+
+# Programs beside ours: without them there is less to test.
+.PHONY: test-tools
+test-tools:
+	@for tool in snakemake-env snakemake-env-oldest validator-env; do \
+	  $(MAKE) --no-print-directory $$tool || \
+	    echo "make $$tool did not succeed: the tests that need it are skipped."; \
+	done
 
 .PHONY: mutants
 mutants: $(DEV) ## Remove each guard against loss, one at a time: some test must fail (ARGS="--help")
@@ -72,6 +85,12 @@ bench: $(DEV) snakemake-env ## Measure speed against peers and limits, as ratios
 .PHONY: snakemake-env
 snakemake-env: $(ENGINE) ## Install real Snakemake in an environment of its own
 
+.PHONY: snakemake-env-oldest
+snakemake-env-oldest: $(OLDEST) ## Install the oldest supported Snakemake, for the tests
+
+.PHONY: validator-env
+validator-env: $(VALIDATOR) ## Install the official validator of RO-Crates, for the tests
+
 .PHONY: lock
 lock: ## Rewrite the lock files from pyproject.toml (ARGS=--upgrade for newer versions)
 	@set -e; \
@@ -86,13 +105,15 @@ lock: ## Rewrite the lock files from pyproject.toml (ARGS=--upgrade for newer ve
 	compile pyproject.toml --group dev -c requirements.lock -c requirements-build.lock \
 	  -o requirements-dev.lock; \
 	compile requirements-snakemake.in -o requirements-snakemake.lock; \
+	compile requirements-snakemake-oldest.in -o requirements-snakemake-oldest.lock; \
+	compile requirements-validator.in -o requirements-validator.lock; \
 	if [ -f benchmarks/requirements-bench.in ]; then \
 	  compile benchmarks/requirements-bench.in -o benchmarks/requirements-bench.lock; \
 	fi
 
 .PHONY: clean
 clean: ## Remove environments and caches, never your data (.snakeline)
-	rm -rf $(VENV) $(SNAKEMAKE_VENV) $(PEERS_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SNAKEMAKE_VENV) $(OLDEST_VENV) $(VALIDATOR_VENV) $(PEERS_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- environments
@@ -123,6 +144,18 @@ $(ENGINE): requirements-snakemake.lock
 	$(call make-venv,$(SNAKEMAKE_VENV))
 	@echo "Installing Snakemake in $(SNAKEMAKE_VENV) ..."
 	@$(SNAKEMAKE_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements-snakemake.lock
+	@touch $@
+
+$(OLDEST): requirements-snakemake-oldest.lock
+	$(call make-venv,$(OLDEST_VENV))
+	@echo "Installing the oldest supported Snakemake in $(OLDEST_VENV) ..."
+	@$(OLDEST_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+$(VALIDATOR): requirements-validator.lock
+	$(call make-venv,$(VALIDATOR_VENV))
+	@echo "Installing the validator of RO-Crates in $(VALIDATOR_VENV) ..."
+	@$(VALIDATOR_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 
 # What the benchmarks compare with; as root, also the peers that the distribution has.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from api import client_limits
 from api import problems as kinds
 from api.examples import JOB_ID
 from api.problems import MEDIA_TYPE, Problem, invalid_fields, invalid_query, problem_of
@@ -21,20 +22,24 @@ if TYPE_CHECKING:
 
 _DESCRIPTIONS = {
     400: "The request is malformed.",
+    401: "The request does not say who calls, or what it says is not accepted.",
+    403: "The caller is known and may not do this.",
     404: "There is no such thing.",
     408: "The body did not arrive in time.",
     409: "The job's status does not allow this.",
     413: "The body is larger than 1 MiB.",
     415: "The body is not `application/json`.",
-    416: "The log has no byte of that range.",
+    416: "There is no byte in that range.",
     422: "Some fields are not valid; `errors` names each.",
-    429: "Too many jobs are pending; `Retry-After` says when to try again.",
+    429: "Too much at once; `Retry-After` says when to try again.",
     500: "Something went wrong in the service; its log has more under the same `request_id`.",
     503: "The service cannot do this now; `Retry-After` says when to try again.",
     507: "There is no room left on the disk; nothing was accepted.",
 }
 _TEXT_HEADER: dict[str, Any] = {"schema": {"type": "string"}}
+_CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer` (RFC 6750).", "schema": {"type": "string"}}}
 _HEADERS: dict[int, dict[str, Any]] = {
+    401: _CHALLENGE,
     429: {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}},
     503: {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}},
     416: {"Content-Range": {"description": "`bytes */size`", "schema": {"type": "string"}}},
@@ -58,6 +63,10 @@ def example(error: RunnerError | Problem) -> dict[str, Any]:
 
 _EXAMPLES = {
     400: example(Problem(kinds.MALFORMED_JSON, "The body is not valid JSON: EOF while parsing a value.")),
+    401: example(Problem(kinds.CREDENTIALS_INVALID, "The API key is unknown, revoked, expired or mistyped.")),
+    403: example(
+        Problem(kinds.SCOPE_MISSING, "This needs the scope submit; yours: read.", members={"scope": "submit"})
+    ),
     404: example(JobNotFound(JOB_ID)),
     408: example(Problem(kinds.BODY_TOO_SLOW, "The body must arrive within 30 s.")),
     409: example(InvalidTransition(JOB_ID, "completed", "cancel_requested")),
@@ -70,9 +79,10 @@ _EXAMPLES = {
     429: example(QueueFull(100_000)),
     500: example(Problem(kinds.INTERNAL, "The service's log says more under this request_id.")),
     503: example(StoreUnavailable("The store cannot be used now: database is locked.")),
-    507: example(StorageFull("The job was not accepted: 12 MiB free, 64 MiB needed: make room there.")),
+    507: example(StorageFull("Nothing is accepted just now: 12 MiB free, 64 MiB needed: make room there.")),
 }
 
+TOO_MANY_STREAMS = example(Problem(client_limits.TOO_MANY_STREAMS, "128 are open; close one."))
 # Of a route without a body.
 BAD_PARAMETER = {422: example(invalid_query("limt", "is unknown"))}
 
@@ -94,6 +104,31 @@ def problems(
 
 def header(description: str) -> dict[str, Any]:
     return {"description": description, **_TEXT_HEADER}
+
+
+# What is told of a file that may change at any time.
+FILE_HEADERS: dict[str, Any] = {
+    "ETag": header("Changes with the file; weak while it has changed within the last second."),
+    "Last-Modified": header("When its content was last written."),
+    "Accept-Ranges": header("`bytes`"),
+}
+
+
+def parts(
+    what: str, content: Mapping[str, Any], headers: Mapping[str, Any]
+) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` for a part of something that is answered with these, and for who has it already."""
+    return {
+        206: {
+            "description": "The bytes of `Range`.",
+            "content": content,
+            "headers": {**headers, "Content-Range": header("`bytes first-last/size`")},
+        },
+        304: {
+            "description": f"It is still the {what} of `If-None-Match`.",
+            "headers": {"ETag": headers["ETag"]},
+        },
+    }
 
 
 def with_problems(document: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,11 @@ class StderrLines(io.TextIOBase):
 
 
 def configure_logging(level: Literal["debug", "info", "warning", "error"]) -> None:
-    """Called once, by the entry point. Standard logging (of uvicorn, of libraries) takes the same form."""
+    """Called once, by the entry point. Standard logging (of uvicorn, of libraries) takes the same form.
+
+    Whatever the level, libraries never tell details: those hold addresses, headers and rows, and secrets
+    in them.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -46,7 +50,6 @@ def configure_logging(level: Literal["debug", "info", "warning", "error"]) -> No
     )
     handler = logging.StreamHandler(lines)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=as_json, foreign_pre_chain=shared))
-    logging.basicConfig(handlers=[handler], level=_LEVELS[level], force=True)
-    # What these say of every start says nothing that our start-up line does not.
-    for chatty in ("uvicorn.error", "alembic"):
-        logging.getLogger(chatty).setLevel(max(_LEVELS[level], logging.WARNING))
+    logging.basicConfig(handlers=[handler], level=max(_LEVELS[level], logging.WARNING), force=True)
+    logging.getLogger("runner").setLevel(_LEVELS[level])
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings tell of bytes of a body

@@ -1,4 +1,4 @@
-"""Sends a part of a log as it is, one large piece at a time: never the whole log in memory."""
+"""Sends a part of a log as it is, piece by piece: never the whole log in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.responses import Response
 
+from api.body_pieces import ContentChanged, send_pieces
 from api.log_range import Span
 from api.state import in_thread
 
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from runner.ports import Gap, Log
+    from runner.log_store import Gap, Log
 
-PIECE_BYTES = 2**20
 TEXT = "text/plain; charset=utf-8"
 
 _log = structlog.get_logger(__name__)
@@ -28,10 +28,6 @@ _log = structlog.get_logger(__name__)
 def gap_marker(skipped_bytes: int) -> bytes:
     """The line that stands in a log where bytes are no longer kept."""
     return b"\n[snakeline: %d bytes skipped]\n" % skipped_bytes
-
-
-class LogChanged(Exception):
-    """A part of the log that was promised in `Content-Length` was dropped before it could be sent."""
 
 
 class LogResponse(Response):
@@ -57,10 +53,10 @@ class LogResponse(Response):
             for index, part in enumerate(self._parts()):
                 if index:
                     await send({"type": "http.response.body", "body": self._marker, "more_body": True})
-                await self._send_part(part, send, gone)
+                await send_pieces(self._read, part.start, part.end, send, gone)
             if not gone.done():
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except LogChanged:
+        except ContentChanged:
             # Ending without the promised bytes makes the server break the connection: the client sees
             # that the answer is not whole.
             _log.warning("log_changed_while_sent")
@@ -74,26 +70,8 @@ class LogResponse(Response):
             return (self._span,)
         return Span(self._span.start, self._gap.start), Span(self._gap.end, self._span.end)
 
-    async def _send_part(self, part: Span, send: Send, gone: asyncio.Future[None]) -> None:
-        """Send bytes without a gap; the next piece is read while one is sent."""
-        offset = part.start
-        ahead = self._read(offset, part.end)
-        try:
-            while ahead is not None and not gone.done():
-                at, piece = await ahead
-                if at != offset or not piece:
-                    raise LogChanged
-                offset += len(piece)
-                ahead = self._read(offset, part.end)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        finally:
-            if ahead is not None:
-                ahead.cancel()
-
-    def _read(self, offset: int, end: int) -> asyncio.Future[tuple[int, bytes]] | None:
-        if offset >= end:
-            return None
-        return asyncio.ensure_future(in_thread(self._log.read, offset, min(PIECE_BYTES, end - offset)))
+    async def _read(self, offset: int, most: int) -> tuple[int, bytes]:
+        return await in_thread(self._log.read, offset, most)
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from api.log_response import PIECE_BYTES, TEXT, gap_marker
+from api.body_pieces import LEAST_BYTES, PieceSize
+from api.log_response import TEXT, gap_marker
 from api.sse import HEARTBEAT, TextEvents, sse_event
 from api.state import in_thread
 from api.waiting import Wake
@@ -15,17 +17,17 @@ from runner.errors import JobNotFound
 from runner.jobs import JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from starlette.types import Receive, Scope, Send
 
     from api.state import AppState
+    from runner.callers_jobs import CallersJobs
     from runner.jobs import Job
-    from runner.ports import Log
+    from runner.log_store import Log
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 HEARTBEAT_S = 15.0
-_MOST_READ_INLINE_BYTES = 64 * 2**10
 
 
 class Form(Protocol):
@@ -84,7 +86,10 @@ class EventForm:
 
 
 class FollowResponse(Response):
-    """The log from `offset` on until the attempt has ended, the client goes, or the service stops."""
+    """The log from `offset` on until the attempt has ended, the client goes, or the service stops.
+
+    A caller who is no longer allowed to read, as `is_allowed` says, is cut off within seconds.
+    """
 
     def __init__(
         self,
@@ -94,15 +99,20 @@ class FollowResponse(Response):
         log: Log,
         offset: int,
         *,
+        jobs: CallersJobs,
         as_events: bool,
         headers: Mapping[str, str],
+        is_allowed: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._state = state
+        self._jobs = jobs
+        self._is_allowed = is_allowed
         self._job: Job | None = job
         self._job_id = job.id
         self._attempt = attempt
         self._log = log
         self._offset = offset
+        self._size = PieceSize()
         self._form: Form = EventForm(offset) if as_events else PlainForm()
         super().__init__(
             None,
@@ -112,16 +122,24 @@ class FollowResponse(Response):
         )
         del self.headers["content-length"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as in ASGI
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._state.streams.open(scope):
+            await self._follow(receive, send)
+
+    async def _follow(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        wake = Wake(self._state.service, self._job_id, self._state.stop, receive)
+        wake = Wake(partial(self._jobs.watch, job_id=self._job_id), self._state.stop, receive)
         async with self._log.watch() as watch, wake:
             wake.also_on(watch)
+            if self._is_allowed is not None:
+                wake.only_while(self._is_allowed)
             await self._refresh()  # it may have changed before we subscribed
             # The first bytes go out at once: a client that waits for headers must not wait for the job.
             await send({"type": "http.response.body", "body": self._form.heartbeat(), "more_body": True})
             async for piece in self._pieces(wake):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if len(piece) >= LEAST_BYTES:
+                    await self._size.taken(send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pieces(self, wake: Wake) -> AsyncIterator[bytes]:
@@ -144,21 +162,21 @@ class FollowResponse(Response):
         """Everything the log holds behind `_offset`."""
         # What was written a moment ago is in memory: reading a little of it takes less time than handing
         # the read to a thread. A long way to catch up is read in threads.
-        at, piece = self._log.read(self._offset, _MOST_READ_INLINE_BYTES)
+        at, piece = self._log.read(self._offset, LEAST_BYTES)
         while at > self._offset or piece:
             if at > self._offset:
                 yield self._form.gap(self._offset, at)
             self._offset = at + len(piece)
             if piece and (text := self._form.data(piece)):
                 yield text
-            if len(piece) < _MOST_READ_INLINE_BYTES:
-                at, piece = self._log.read(self._offset, _MOST_READ_INLINE_BYTES)
+            if len(piece) < LEAST_BYTES:
+                at, piece = self._log.read(self._offset, LEAST_BYTES)
             else:
-                at, piece = await in_thread(self._log.read, self._offset, PIECE_BYTES)
+                at, piece = await in_thread(self._log.read, self._offset, self._size.bytes)
 
     async def _refresh(self) -> None:
         try:
-            self._job = await in_thread(self._state.service.get, self._job_id)
+            self._job = await in_thread(self._jobs.get, self._job_id)
         except JobNotFound:
             self._job = None
 

@@ -9,14 +9,18 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from api.client_limits import WHY_REFUSED
 from api.problems import KINDS
+from runner.isolation.probe import PROTECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
-    from runner.service import Check, Figures, Readiness
+    from api.client_limits import Connections, OpenStreams
+    from runner.health import Check, Figures, Readiness
+    from runner.isolation.probe import IsolationLevel
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -24,7 +28,16 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class ServiceCollector(Collector):
     """One look at the service. Every label has a fixed set of values."""
 
-    def __init__(self, readiness: Readiness, figures: Figures, problems: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        readiness: Readiness,
+        figures: Figures,
+        problems: Mapping[str, int],
+        connections: Connections,
+        streams: OpenStreams,
+    ) -> None:
+        self._connections = connections
+        self._streams = streams
         self._readiness = readiness
         self._figures = figures
         self._problems = problems
@@ -34,6 +47,7 @@ class ServiceCollector(Collector):
             "snakeline_ready", "Whether a job submitted now would be accepted and run.", self._readiness.ready
         )
         yield _checks(self._readiness.checks)
+        yield _isolation(self._readiness.isolation)
         if self._figures.jobs is not None:
             jobs = GaugeMetricFamily("snakeline_jobs", "Jobs in the store.", labels=["status"])
             for status, count in self._figures.jobs.items():
@@ -60,6 +74,23 @@ class ServiceCollector(Collector):
         for kind in KINDS.values():
             problems.add_metric([kind.slug], self._problems.get(kind.slug, 0))
         yield problems
+        yield from self._clients()
+
+    def _clients(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "snakeline_http_connections", "Connections that are open.", len(self._connections)
+        )
+        yield GaugeMetricFamily(
+            "snakeline_http_streams",
+            "Followed logs, long-polls, event streams, archives and checksums.",
+            len(self._streams),
+        )
+        refused = CounterMetricFamily(
+            "snakeline_http_refused", "What was refused or cut off before it got anywhere.", labels=["why"]
+        )
+        for why in WHY_REFUSED:
+            refused.add_metric([why], self._connections.refused[why])
+        yield refused
 
 
 def _checks(checks: tuple[Check, ...]) -> Metric:
@@ -71,8 +102,25 @@ def _checks(checks: tuple[Check, ...]) -> Metric:
     return family
 
 
-def exposition(readiness: Readiness, figures: Figures, problems: Mapping[str, int]) -> bytes:
+def _isolation(level: IsolationLevel) -> Metric:
+    family = GaugeMetricFamily(
+        "snakeline_isolation_info",
+        "How jobs are kept apart: always 1; the labels tell.",
+        labels=["level", "certain", *PROTECTIONS],
+    )
+    protections = (str(name in level.protections).lower() for name in PROTECTIONS)
+    family.add_metric([level.name, str(level.certain).lower(), *protections], 1)
+    return family
+
+
+def exposition(
+    readiness: Readiness,
+    figures: Figures,
+    problems: Mapping[str, int],
+    connections: Connections,
+    streams: OpenStreams,
+) -> bytes:
     """The metrics in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(readiness, figures, problems))
+    registry.register(ServiceCollector(readiness, figures, problems, connections, streams))
     return generate_latest(registry)

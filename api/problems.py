@@ -39,30 +39,60 @@ class Kind:
 KINDS: Mapping[type[runner_errors.RunnerError], Kind] = {
     runner_errors.JobNotFound: Kind(404, "job-not-found", "No such job"),
     runner_errors.WorkflowNotFound: Kind(404, "workflow-not-found", "No such workflow"),
+    runner_errors.WorkflowUnavailable: Kind(503, "workflow-unavailable", "The workflow cannot be read now"),
+    runner_errors.TooManyUploads: Kind(429, "too-many-uploads", "Too many uploads are under way"),
+    runner_errors.UploadTooLarge: Kind(413, "upload-too-large", "The files are too large"),
+    runner_errors.JobFilesGone: Kind(503, "job-files-gone", "Files of the job are missing"),
     runner_errors.LogNotFound: Kind(404, "log-not-found", "No such log"),
+    runner_errors.OutputNotFound: Kind(404, "output-not-found", "No such file"),
+    runner_errors.TaskNotFound: Kind(404, "task-not-found", "No such task"),
+    runner_errors.ReportNotFound: Kind(404, "report-not-found", "No such report"),
+    runner_errors.ReportImpossible: Kind(409, "report-impossible", "No report can be made of this job"),
+    runner_errors.JobBusy: Kind(409, "job-busy", "Something else is done with this job"),
+    runner_errors.TooManySideRuns: Kind(503, "too-many-side-runs", "Too many plans and reports are wanted"),
     runner_errors.InvalidTransition: Kind(409, "invalid-transition", "The job's status does not allow this"),
     runner_errors.InvalidSpec: Kind(422, "invalid-job", "The job cannot be run as it stands"),
     runner_errors.IdempotencyMismatch: Kind(
         422, "idempotency-mismatch", "The key belongs to another request"
     ),
     runner_errors.QueueFull: Kind(429, "queue-full", "Too many jobs are pending"),
+    runner_errors.TenantQueueFull: Kind(429, "tenant-queue-full", "The tenant has too many pending jobs"),
+    runner_errors.StorageQuotaExceeded: Kind(507, "quota-exceeded", "The tenant's room is used up"),
+    runner_errors.Forbidden: Kind(403, "forbidden", "The key or token does not allow this"),
+    runner_errors.InvalidAccess: Kind(422, "invalid-access", "The key or quota cannot be like that"),
+    runner_errors.KeyNotFound: Kind(404, "key-not-found", "No such key"),
+    runner_errors.KeyNotActive: Kind(409, "key-not-active", "The key is revoked or has expired"),
     runner_errors.StoreUnavailable: Kind(503, "store-unavailable", "The store cannot answer now"),
     runner_errors.StorageFull: Kind(507, "storage-full", "There is no room left"),
     runner_errors.ShuttingDown: Kind(503, "shutting-down", "The service is stopping"),
     runner_errors.BackendUnavailable: Kind(503, "backend-unavailable", "Jobs cannot be started now"),
     runner_errors.EngineUnavailable: Kind(503, "engine-unavailable", "The engine cannot be started"),
+    runner_errors.IsolationUnavailable: Kind(
+        503, "isolation-unavailable", "Jobs cannot be kept apart as required"
+    ),
     runner_errors.DataDirUnusable: Kind(503, "data-dir-unusable", "The data directory cannot be used"),
 }
 
 INVALID_REQUEST = Kind(422, "invalid-request", "The request is not valid")
 MALFORMED_JSON = Kind(400, "malformed-json", "The body is not JSON")
+MALFORMED_MULTIPART = Kind(400, "malformed-multipart", "The body is not multipart/form-data")
 INVALID_CURSOR = Kind(400, "invalid-cursor", "The cursor cannot be used")
 UNSUPPORTED_MEDIA_TYPE = Kind(415, "unsupported-media-type", "The body has the wrong content type")
 BODY_INCOMPLETE = Kind(400, "body-incomplete", "The body did not arrive in full")
 BODY_TOO_LARGE = Kind(413, "body-too-large", "The body is too large")
 BODY_TOO_SLOW = Kind(408, "body-too-slow", "The body did not arrive in time")
-RANGE_NOT_SATISFIABLE = Kind(416, "range-not-satisfiable", "The log has no such range")
+RANGE_NOT_SATISFIABLE = Kind(416, "range-not-satisfiable", "There are no such bytes")
 NOT_READY = Kind(503, "not-ready", "The service is not ready")
+CREDENTIALS_MISSING = Kind(401, "credentials-missing", "Say who you are")
+CREDENTIALS_INVALID = Kind(401, "credentials-invalid", "The key or token is not accepted")
+CREDENTIALS_UNCLEAR = Kind(400, "credentials-unclear", "The request says twice who you are")
+KEY_IN_URL = Kind(400, "key-in-url", "A key must not stand in the address")
+KEYS_NOT_USED = Kind(403, "keys-not-used", "Keys are not made by calls that need none")
+FOREIGN_NAME = Kind(403, "foreign-name", "The service is not known by this name")
+FOREIGN_PAGE = Kind(403, "foreign-page", "Pages of other sites change nothing here")
+SCOPE_MISSING = Kind(403, "scope-missing", "The key or token does not allow this")
+TOO_MANY_FAILURES = Kind(429, "too-many-failures", "Too many keys or tokens were refused")
+ISSUER_UNAVAILABLE = Kind(503, "issuer-unavailable", "Tokens cannot be checked now")
 INTERNAL = Kind(500, "internal-error", "Something went wrong in the service")
 
 _RETRY_AFTER_S = 5
@@ -116,7 +146,7 @@ def problem_of(error: runner_errors.RunnerError) -> Problem:
     fields: tuple[Mapping[str, str], ...] = ()
     if isinstance(error, runner_errors.InvalidTransition):
         members["job_status"] = error.status
-    if isinstance(error, runner_errors.InvalidSpec):
+    if isinstance(error, runner_errors.InvalidSpec | runner_errors.InvalidAccess):
         fields = tuple({"pointer": item.pointer, "detail": item.detail} for item in error.errors)
     headers = {}
     if kind.status in (429, 503):
@@ -127,6 +157,7 @@ def problem_of(error: runner_errors.RunnerError) -> Problem:
 async def on_runner_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, runner_errors.RunnerError)
     problem = problem_of(error)
+    problem.detail = request.app.private_paths.hidden(problem.detail)
     state_of(request).problems[problem.kind.slug] += 1
     return problem.response()
 

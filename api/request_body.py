@@ -41,7 +41,7 @@ async def read_model(request: Request, model: type[M], stop: StopSignal) -> M:
     Raises ShuttingDown when the service stops before the body is there.
     """
     _check_content_type(request.headers.get("content-type", ""))
-    _check_content_encoding(request.headers.get("content-encoding", ""))
+    check_content_encoding(request.headers.get("content-encoding", ""))
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S) as limit:
             with stop.calling(partial(limit.reschedule, 0)):
@@ -94,7 +94,8 @@ def _check_content_type(value: str) -> None:
         )
 
 
-def _check_content_encoding(value: str) -> None:
+def check_content_encoding(value: str) -> None:
+    """Raises Problem."""
     if value.strip().lower() not in ("", "identity"):
         raise Problem(
             UNSUPPORTED_MEDIA_TYPE,

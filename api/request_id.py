@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import TYPE_CHECKING
@@ -9,7 +10,9 @@ from uuid import uuid4
 
 import structlog
 
-from api.problems import INTERNAL, problem_response, request_id
+from api.problems import INTERNAL, problem_of, problem_response, request_id
+from api.security_headers import security_headers
+from runner.errors import ShuttingDown
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,7 +24,7 @@ _log = structlog.get_logger("api.requests")
 
 
 class RequestId:
-    """Stamps `X-Request-ID` (the caller's, if it is a sane one) and nosniff on every answer.
+    """Stamps `X-Request-ID` (the caller's, if it is a sane one) and the security headers on every answer.
 
     It stands outside everything else, so that a 500 has them too, and it is where an error that nobody
     expected ends: logged with its traceback, answered without it.
@@ -37,19 +40,25 @@ class RequestId:
         name = _incoming(scope) or uuid4().hex
         request_id.set(name)
         structlog.contextvars.bind_contextvars(request_id=name)
-        stamps = [(b"x-request-id", name.encode("ascii")), (b"x-content-type-options", b"nosniff")]
+        stamp = (b"x-request-id", name.encode("ascii"))
         status = 0
 
         async def stamped(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *stamps]
+                headers = message.get("headers", ())
+                is_https = scope["scheme"] == "https"
+                message["headers"] = [*headers, stamp, *security_headers(headers, is_https=is_https)]
             await send(message)
 
         started = time.perf_counter()
         try:
             await self._app(scope, receive, stamped)
+        except asyncio.CancelledError:  # the service's time to stop is over
+            if status == 0:
+                await problem_of(ShuttingDown()).response()(scope, receive, stamped)
+            raise
         except Exception:  # noqa: BLE001 - the last stop: nothing else may answer for it
             _log.exception("request_failed", method=scope["method"], route=_route(scope))
             if status == 0:
@@ -60,6 +69,7 @@ class RequestId:
         # A request id and a route, never the path or the query: those may hold what is nobody's business.
         (_log.debug if route in _QUIET else _log.info)(
             "request",
+            client=scope["client"][0] if scope.get("client") else None,
             method=scope.get("snakeline.method", scope["method"]),
             route=route,
             status=status,

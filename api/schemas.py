@@ -7,8 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from api.examples import JOB, JOB_ID, WORKFLOW
-from runner.jobs import JobSpec, JobStatus, Reason
+from api.examples import JOB, JOB_ID
+from api.health_schemas import Health, Readiness
+from api.output_schemas import OutputPage
+from api.run_schemas import WhatToRun
+from api.workflow_schemas import Workflow, WorkflowPage
+from runner.jobs import CORES_NOT_NAMED, JobSpec, JobStatus, Reason
 
 _TEN_YEARS_S = 315_360_000
 _NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -16,16 +20,12 @@ LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 
 LabelKey = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=256, pattern=_NO_CONTROL)]
-Target = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-class SubmitJob(BaseModel):
+class SubmitJob(WhatToRun):
     """What to run. Everything has a default: `{}` runs the demo workflow."""
 
     model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
         json_schema_extra={
             "examples": [
                 {"workflow": "demo"},
@@ -37,6 +37,7 @@ class SubmitJob(BaseModel):
                     "labels": {"project": "atlas"},
                     "priority": 10,
                     "timeout_s": 3600,
+                    "memory_mb": 4096,
                     "max_retries": 1,
                 },
             ]
@@ -46,16 +47,6 @@ class SubmitJob(BaseModel):
     workflow: str = Field(
         default="demo", min_length=1, max_length=200, description="The name of a registered workflow."
     )
-    parameters: dict[str, Any] = Field(
-        default_factory=dict, description="Snakemake's config; checked against the workflow's schema."
-    )
-    targets: list[Target] = Field(
-        default_factory=list, max_length=1000, description="Files or rules to make; none means the default."
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Engine options: `keep_going`, `force_all`, `dry_run`."
-    )
-    cores: int = Field(default=1, ge=1, le=1_000_000, description="Cores the run may use.")
     name: str | None = Field(
         default=None, min_length=1, max_length=200, pattern=_NO_CONTROL, description="A name for people."
     )
@@ -78,14 +69,39 @@ class SubmitJob(BaseModel):
             parameters=self.parameters,
             targets=tuple(self.targets),
             options=self.options,
-            cores=self.cores,
+            cores=CORES_NOT_NAMED if self.cores is None else self.cores,
             name=self.name,
             labels=self.labels,
             priority=self.priority,
             timeout_s=self.timeout_s,
             max_retries=self.max_retries,
             retry_lost=self.retry_lost,
+            memory_mb=self.memory_mb,
         )
+
+
+class SubmitJobWithFiles(BaseModel):
+    """The parts of a `multipart/form-data` body; `job` is the first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"job": {"workflow": "uploaded"}, "files": ["ACGT"], "workflow": "rule a:"}]
+        }
+    )
+
+    job: SubmitJob = Field(description="The job, as JSON. `workflow` is `uploaded` where it comes along.")
+    files: list[Annotated[str, Field(json_schema_extra={"contentMediaType": "application/octet-stream"})]] = (
+        Field(
+            default_factory=list,
+            max_length=1000,
+            description="Input files, one part each; their file names are paths below `input/`.",
+        )
+    )
+    workflow: str | None = Field(
+        default=None,
+        description="A Snakefile, or a tar or ZIP archive with one: where the service takes workflows.",
+        json_schema_extra={"contentMediaType": "application/octet-stream"},
+    )
 
 
 def _rfc3339(value: object) -> object:
@@ -115,6 +131,9 @@ class ListJobs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    tenant: str | None = Field(
+        default=None, max_length=63, pattern=_NO_CONTROL, description="For operators, who see every tenant."
+    )
     status: list[JobStatus] = Field(default_factory=list, max_length=5, description="Repeatable.")
     workflow: str | None = Field(
         default=None, max_length=200, pattern=_NO_CONTROL, description="The workflow's name, in full."
@@ -147,7 +166,9 @@ class ListJobs(BaseModel):
         examples=["2026-01-31T12:00:00Z"],
     )
     order: Literal["desc", "asc"] = Field(default="desc", description="`desc`: newest first.")
-    limit: int = Field(default=50, ge=1, le=500, description="At most this many jobs on a page.")
+    limit: int = Field(
+        default=50, ge=1, le=500, description="At most this many jobs on a page; fewer where they are huge."
+    )
     cursor: str | None = Field(
         default=None, max_length=512, description="`next_cursor` of the page before, with the same filters."
     )
@@ -177,12 +198,15 @@ class ReadLog(BaseModel):
 
 
 class Progress(BaseModel):
-    """How many of the engine's own jobs there are, and how many have got where."""
+    """How many tasks (the engine's own jobs) there are to do, and how many have got where."""
 
     total: int
     done: int
     running: int
     failed: int
+    up_to_date: int = Field(
+        default=0, description="Tasks that needed no run, because what they make is there; not in `total`."
+    )
 
 
 class Usage(BaseModel):
@@ -194,6 +218,14 @@ class Usage(BaseModel):
     written_bytes: int
 
 
+class Attachment(BaseModel):
+    """A file that came with the job; an archive may have been unpacked."""
+
+    name: str = Field(description="Its path below `input/`.")
+    size: int
+    sha256: str
+
+
 class JobLinks(BaseModel):
     """Where to go from here; references relative to the service's address."""
 
@@ -201,9 +233,15 @@ class JobLinks(BaseModel):
 
     itself: str = Field(alias="self")
     logs: str
+    tasks: str
+    graph: str
+    events: str
+    outputs: str
+    report: str
+    ro_crate: str
     cancel: str
     retry: str
-    workflow: str
+    workflow: str | None = Field(description="Null where the workflow came with the job.")
 
 
 class Job(BaseModel):
@@ -215,16 +253,22 @@ class Job(BaseModel):
     status: JobStatus
     reason: Reason | None = Field(description="Why it ended; null until then.")
     name: str | None
-    workflow: str
+    workflow: str = Field(description="The registered workflow's name; `uploaded`: it came with the job.")
+    workflow_version: str | None = Field(
+        description="`sha256:…` of what is in the workflow's folder; null for jobs of earlier releases."
+    )
+    workflow_commit: str | None = Field(description="The git commit, where the workflow comes from one.")
     parameters: dict[str, Any]
     targets: list[str]
     options: dict[str, Any]
     cores: int
     priority: int
     timeout_s: float | None
+    memory_mb: int | None = Field(description="MiB for all processes of the job together.")
     max_retries: int
     retry_lost: bool
     labels: dict[str, str]
+    attachments: list[Attachment] = Field(description="Files that came with the job, as they were sent.")
     attempt: int = Field(description="The attempt these figures are about, from 1.")
     created_at: datetime
     updated_at: datetime
@@ -233,10 +277,17 @@ class Job(BaseModel):
     cancel_requested_at: datetime | None
     exit_code: int | None = Field(description="Null when it was killed, never started, or is not known.")
     exit_signal: int | None
-    error_message: str | None = Field(description="The first real error, for people.")
+    error_message: str | None = Field(
+        description="The first real error, for people. If it is completed: that it did less than was to do."
+    )
     progress: Progress | None
     usage: Usage | None
     engine: str
+    owner: str = Field(description="Who submitted it: the name of the key, or of the person who logged in.")
+    tenant: str = Field(description="Whose it is: nobody else sees it but the operator.")
+    isolation: str | None = Field(
+        description="What keeps the current attempt apart from the rest of the machine; null until it starts."
+    )
     links: JobLinks
 
 
@@ -261,66 +312,6 @@ class JobPage(BaseModel):
         "with `status` and `workflow` alone."
     )
     next_cursor: str | None = Field(description="Null on the last page.")
-
-
-class WorkflowLinks(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
-
-    itself: str = Field(alias="self")
-
-
-class Workflow(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [WORKFLOW]})
-
-    name: str
-    description: str
-    parameters_schema: dict[str, Any] | None = Field(description="JSON Schema; null: any object is taken.")
-    links: WorkflowLinks
-
-
-class WorkflowPage(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [WORKFLOW], "total": 1}]})
-
-    items: list[Workflow]
-    total: int
-
-
-class Health(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
-
-    status: Literal["ok"]
-
-
-class Check(BaseModel):
-    name: str
-    ok: bool
-    detail: str
-
-
-class Engine(BaseModel):
-    name: str
-    version: str
-    is_mock: bool = Field(description="True: a stand-in; no real pipelines run.")
-
-
-class Readiness(BaseModel):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "status": "ready",
-                    "checks": [{"name": "store", "ok": True, "detail": "can be read and written"}],
-                    "engine": {"name": "mock", "version": "mock", "is_mock": True},
-                    "isolation": "subreaper",
-                }
-            ]
-        },
-    )
-
-    status: Literal["ready"]
-    checks: list[Check]
-    engine: Engine | None
-    isolation: str = Field(description="How jobs are kept apart on this machine.")
 
 
 class ProblemError(BaseModel):
@@ -360,7 +351,7 @@ class Problem(BaseModel):
 
 
 # Every model of an answer that stands by itself.
-SHOWN: tuple[type[BaseModel], ...] = (Job, JobPage, Workflow, WorkflowPage, Health, Readiness)
+SHOWN: tuple[type[BaseModel], ...] = (Job, JobPage, OutputPage, Workflow, WorkflowPage, Health, Readiness)
 
 
 def examples(model: type[BaseModel]) -> list[Any]:

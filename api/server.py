@@ -13,10 +13,14 @@ import structlog
 import uvicorn
 
 from api.app import create_app
-from api.http_limits import LimitedHttpProtocol
+from api.auth_settings import auth_mode
+from api.first_key import make_first_key
+from api.http_limits import protocol_with
+from api.listener import BACKLOG, listen
 from api.log_format import configure_logging
-from runner.bootstrap import build_runner
+from runner.bootstrap import build_runner, isolate
 from runner.errors import RunnerError
+from runner.isolation.restraints import hide_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +31,10 @@ if TYPE_CHECKING:
     from runner.bootstrap import Runner
 
 EXIT_CANNOT_START = 2
+EXIT_MONITOR_ENDED = 1
 KEEP_ALIVE_S = 75  # longer than the idle time of common load balancers, so that they close first
 _LAST_ANSWERS_S = 3
 _LOOK_EVERY_S = 0.05
-_BACKLOG = 2048
 
 _log = structlog.get_logger(__name__)
 
@@ -48,7 +52,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=LimitedHttpProtocol,
+                http=protocol_with(app.connections),
                 loop="uvloop",
                 ws="none",
                 lifespan="on",
@@ -56,7 +60,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_LAST_ANSWERS_S,
             )
@@ -65,6 +69,7 @@ class Server(uvicorn.Server):
         self._runner = runner
         self._on_started = started
         self._told_to_stop = False
+        self.exit_code = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -75,6 +80,8 @@ class Server(uvicorn.Server):
             # milliseconds each time.
             gc.collect()
             gc.freeze()
+            if self._runner.monitor is not None:
+                self._loop.add_reader(self._runner.monitor.pidfd, self._monitor_gone)
             self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's form
@@ -85,6 +92,16 @@ class Server(uvicorn.Server):
             return
         self._loop.call_soon_threadsafe(self._wind_down, self._told_to_stop)
         self._told_to_stop = True
+
+    def _monitor_gone(self) -> None:
+        """Without it no job can be started, or ended for certain, and only a start as root gets another."""
+        assert self._loop is not None
+        assert self._runner.monitor is not None
+        self._loop.remove_reader(self._runner.monitor.pidfd)
+        _log.error("monitor.ended", detail="The service has to be started again; jobs go on meanwhile.")
+        self.exit_code = EXIT_MONITOR_ENDED
+        self.should_exit = True
+        self._app.stop.set()
 
     def _wind_down(self, hurry: bool) -> None:  # noqa: FBT001 - a callback's form
         if self._runner.wind_down() or hurry:
@@ -97,14 +114,13 @@ class Server(uvicorn.Server):
 def serve(settings: ServiceSettings) -> int:
     """Run the service until SIGTERM or SIGINT; the exit code.
 
-    0 after an orderly stop; 2, with one line on stderr, when it cannot start: the address is taken, or
-    open to others without authentication, or the data directory or the store cannot be used.
+    0 after an orderly stop; 1 when the privileged monitor has ended, to be started again; 2, with one line
+    on stderr, when it cannot start: the address is taken, or the data directory or the store cannot be used.
     """
-    if (refusal := settings.exposure()) is not None:
-        return _cannot_start(refusal)
+    hide_memory()
     configure_logging(settings.log_level)
     try:
-        listener = _listen(settings.host, settings.port)
+        listener = listen(settings.host, settings.port)
     except OSError as error:
         address, reason = f"{settings.host}:{settings.port}", error.strerror or str(error)
         return _cannot_start(
@@ -112,22 +128,26 @@ def serve(settings: ServiceSettings) -> int:
         )
     with listener:
         try:
-            runner = build_runner(settings.runner())
+            wanted = settings.runner()
+            runner = build_runner(wanted, isolate(wanted))
         except (RunnerError, OSError) as error:
             return _cannot_start(" ".join(str(error).split()))
         try:
             try:
+                first_key = make_first_key(runner.access) if auth_mode(settings) == "keys" else None
                 runner.start()
             except RunnerError as error:
                 return _cannot_start(" ".join(str(error).split()))
             server = Server(
-                create_app(runner, settings), runner, started=lambda: _announce(settings, runner, listener)
+                create_app(runner, settings),
+                runner,
+                started=lambda: _announce(settings, runner, listener, first_key),
             )
             server.run(sockets=[listener])
         finally:
             runner.close()
     _log.info("stopped")
-    return 0
+    return server.exit_code
 
 
 def _cannot_start(reason: str) -> int:
@@ -135,29 +155,22 @@ def _cannot_start(reason: str) -> int:
     return EXIT_CANNOT_START
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket; raises OSError. Bound before anything else, so that a taken port touches no data."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        # SO_REUSEADDR lets two sockets bind one port until one listens.
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _announce(settings: ServiceSettings, runner: Runner, listener: socket.socket) -> None:
-    """The start-up line: where it is, what runs the jobs, where the data is."""
+def _announce(
+    settings: ServiceSettings, runner: Runner, listener: socket.socket, first_key: str | None
+) -> None:
+    """The start-up line: where it is, what runs the jobs, where the data is. And the first key, if made."""
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     name = runner.service.engine_name
     engine = "mock — a stand-in, no real pipelines run" if name == "mock" else name
     line = f"Snakeline is at {address} · engine: {engine} · data: {settings.data_dir.absolute()}\n"
+    if first_key is not None:
+        # On standard output alone, where whoever starts the service looks; never in the log.
+        line += (
+            "There was no good API key, so here is one for everything. It is shown this once:\n"
+            f"  {first_key}\n"
+            "Make others with `snakeline keys create`, then revoke this one.\n"
+        )
+    _log.info("authentication", mode=auth_mode(settings))
     sys.stdout.buffer.write(line.encode())
     sys.stdout.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import math
 import os
 from pathlib import Path
@@ -19,16 +18,30 @@ from pydantic_settings import (
 )
 
 import runner
+from api.auth_settings import DEFAULT_ALGORITHMS, DEFAULT_GRANTS, AuthSetting, token_rules
 from api.container import in_container
 from api.machine_cores import machine_cores
+from api.offer_settings import Executors, ProfilesDir, Software, names, software
+from api.origins import parse_origins
+from api.proxies import parse_networks
+from runner.access import Quota
+from runner.isolation.probe import misnamed
+from runner.isolation.uids import UidRange
 from runner.settings import EngineName, MockSettings, OnShutdown, RunnerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "SNAKELINE_"
+OF_CLIENTS = frozenset({"SNAKELINE_URL", "SNAKELINE_API_KEY"})  # no settings of the service
 _SECRET = frozenset({"database_url"})
+_DEFAULTS_WITHIN = {
+    "default_timeout_s": ("max_timeout_s",),
+    "default_memory_mb": ("max_memory_mb",),
+    "default_cores": ("max_job_cores", "max_cores"),
+}
 _TEN_YEARS_S = 315_360_000
+_PEBIBYTE_MB = 2**30
 
 
 class SettingsError(Exception):
@@ -80,11 +93,40 @@ class ServiceSettings(BaseSettings):
     workflows_dir: Path = Field(
         default_factory=bundled_workflows, description="The registered workflows, one folder each."
     )
+    workflow_uploads: Literal["off", "on"] = Field(
+        default="off",
+        description="`on` takes workflows that come with a job: who may submit then runs code of their own.",
+    )
+    max_attachments_mb: float = Field(
+        default=100,
+        ge=0,
+        le=1_048_576,
+        description="MiB of files that may come with a job; 0 takes none.",
+    )
+    profiles_dir: ProfilesDir = None
+    executors: Executors = "local"
+    software_deployment: Software = None
     max_cores: int = Field(
         default_factory=machine_cores, ge=1, le=1_000_000, description="The sum of the cores of running jobs."
     )
     max_pending: int = Field(
         default=100_000, ge=1, description="Pending jobs beyond which a submission is answered 429."
+    )
+    tenant_max_cores: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Cores of running jobs for each tenant."
+    )
+    tenant_max_pending: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pending jobs of one tenant beyond which its submissions are answered 429.",
+    )
+    tenant_max_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="GiB of files for the jobs of each tenant; beyond it its submissions are answered 507.",
+    )
+    audit_days: float = Field(
+        default=365, gt=0, le=36_500, description="How long the record of who did what is kept."
     )
     stop_grace_s: float = Field(default=10, ge=0, le=86_400, description="Seconds from SIGTERM to SIGKILL.")
     log_limit_mb: float = Field(
@@ -95,6 +137,42 @@ class ServiceSettings(BaseSettings):
     )
     default_timeout_s: float | None = Field(
         default=None, gt=0, le=_TEN_YEARS_S, description="Time limit of jobs that name none, in seconds."
+    )
+    max_timeout_s: float | None = Field(
+        default=None, gt=0, le=_TEN_YEARS_S, description="The longest `timeout_s` a job may ask for."
+    )
+    plan_timeout_s: float = Field(
+        default=60, gt=0, le=86_400, description="Seconds a plan may take; then it is stopped and says so."
+    )
+    report_timeout_s: float = Field(
+        default=300, gt=0, le=86_400, description="Seconds the report of a job may take to be made."
+    )
+    default_memory_mb: int | None = Field(
+        default=None, ge=16, le=_PEBIBYTE_MB, description="MiB of memory for jobs that name none."
+    )
+    max_memory_mb: int | None = Field(
+        default=None, ge=16, le=_PEBIBYTE_MB, description="The largest `memory_mb` a job may ask for."
+    )
+    default_cores: int = Field(default=1, ge=1, le=1_000_000, description="Cores of jobs that name none.")
+    max_job_cores: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="The most `cores` a single job may ask for."
+    )
+    max_processes: int = Field(
+        default=4096, ge=16, le=4_194_304, description="Processes and threads a job may have at a time."
+    )
+    isolation: str = Field(
+        default="auto",
+        pattern=r"^(auto|off|(require|without):[a-z_]+(\+[a-z_]+)*)$",
+        description="How jobs are kept apart: `auto` uses all that works here, `require:` and names with `+` "
+        "between (`cgroup`, `landlock`, `memory_limit`, `uid`, …) refuses to start without these, `without:` "
+        "leaves some out, `off` uses the least.",
+    )
+    job_readable: str | None = Field(
+        default=None, description="Folders that jobs may read besides, separated by colons."
+    )
+    job_writable: str = Field(
+        default="/dev/shm",  # noqa: S108 - POSIX semaphores live there
+        description="Folders that jobs may write to besides their own, separated by colons.",
     )
     on_shutdown: Literal["auto", "detach", "drain", "stop"] = Field(
         default="auto",
@@ -131,15 +209,105 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What the service logs: `debug`, `info`, `warning` or `error`."
     )
-    auth: Literal["auto", "none"] = Field(
-        default="auto",
-        description="Who may call: `none` lets everybody in; `auto` does so on a loopback address only.",
+    user: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Who the service becomes when it is started as root: a name or an id, with `:group` if "
+        "need be; by default the account `snakeline`, else the first of the jobs' user ids.",
     )
+    job_uids: str = Field(
+        default="1900000000-1900009999",
+        description="The user ids for running jobs, one each, where the service is started as root.",
+    )
+    max_connections: int = Field(
+        default=4096, ge=16, le=1_000_000, description="Connections that may be open at once, of all clients."
+    )
+    max_connections_per_client: int = Field(
+        default=256, ge=4, le=1_000_000, description="Connections that one client address may have open."
+    )
+    max_streams_per_client: int = Field(
+        default=128,
+        ge=1,
+        le=1_000_000,
+        description="Followed logs, long-polls, events and archives that one client address may have open.",
+    )
+    trusted_proxies: str | None = Field(
+        default=None,
+        description="Addresses and networks of proxies, separated by commas, whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` are believed.",
+    )
+    cors_origins: str | None = Field(
+        default=None,
+        description="Origins, separated by commas, whose pages may call the API from a browser.",
+    )
+    auth: AuthSetting = Field(
+        default="auto",
+        description="Who may call: `none` lets everybody in, `keys` takes API keys, `oidc` an issuer's "
+        "tokens and API keys; `auto` is `none` on a loopback address, else `keys`.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None, description="The OpenID Connect issuer whose tokens are taken: an https address."
+    )
+    oidc_audience: str | None = Field(
+        default=None, description="What a token's `aud` must name: one of these, with commas between."
+    )
+    oidc_algorithms: str = Field(
+        default=DEFAULT_ALGORITHMS, description="The algorithms a token may be signed with."
+    )
+    oidc_name_claim: str = Field(
+        default="sub", min_length=1, description="The claim that names the caller, in jobs and in the audit."
+    )
+    oidc_tenant_claim: str | None = Field(
+        default=None, description="The claim that names the caller's tenant; without it all are `default`."
+    )
+    oidc_scope_claim: str = Field(
+        default="scope", min_length=1, description="The claim with the caller's scopes or roles."
+    )
+    oidc_scopes: str = Field(
+        default=DEFAULT_GRANTS,
+        description="What stands in that claim for `read`, `submit`, `admin` and `operator`.",
+    )
+    metrics_public: bool = Field(default=False, description="`true` answers `/metrics` without a key, too.")
 
-    @field_validator("log_level", "engine", "auth", "on_shutdown", mode="before")
+    @field_validator(
+        "log_level", "engine", "auth", "on_shutdown", "isolation", "workflow_uploads", mode="before"
+    )
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("job_uids")
+    @classmethod
+    def _are_uids(cls, value: str) -> str:
+        UidRange.parse(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str | None) -> str | None:
+        parse_networks(value or "")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        parse_origins(value or "")
+        return value
+
+    @field_validator("isolation")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if (trouble := misnamed(value)) is not None:
+            raise ValueError(trouble)
+        return value
+
+    @field_validator("job_readable", "job_writable")
+    @classmethod
+    def _are_absolute(cls, value: str | None) -> str | None:
+        for folder in _folders(value):
+            if not folder.startswith("/"):
+                raise ValueError(f"{folder} is not an absolute path")
+        return value
 
     @field_validator("data_dir", "workflows_dir")
     @classmethod
@@ -156,18 +324,19 @@ class ServiceSettings(BaseSettings):
                 f"SNAKELINE_MOCK_MIN_S ({self.mock_min_s:g}) must not be greater than "
                 f"SNAKELINE_MOCK_MAX_S ({self.mock_max_s:g})"
             )
-        if (refusal := self.exposure()) is not None:
-            raise ValueError(refusal)
+        for default, limits in _DEFAULTS_WITHIN.items():
+            for limit in limits:
+                self._require_within(default, limit)
+        token_rules(self)
         return self
 
-    def exposure(self) -> str | None:
-        """Why the service must not listen where it is told to, or None."""
-        if self.auth == "none" or _is_loopback(self.host):
-            return None
-        return (
-            f"SNAKELINE_HOST={self.host} can be reached from other machines and nobody would have to log in: "
-            "set SNAKELINE_AUTH=none if that is what you want"
-        )
+    def _require_within(self, default: str, limit: str) -> None:
+        value, most = getattr(self, default), getattr(self, limit)
+        if value is not None and most is not None and value > most:
+            raise ValueError(
+                f"{PREFIX}{default.upper()} ({value:g}) must not be greater than "
+                f"{PREFIX}{limit.upper()} ({most:g})"
+            )
 
     def runner(self) -> RunnerSettings:
         """The part the runner needs, with every path absolute."""
@@ -178,16 +347,40 @@ class ServiceSettings(BaseSettings):
             engine=self.engine,
             snakemake=self.snakemake,
             workflows_dir=self.workflows_dir.absolute(),
+            profiles_dir=self.profiles_dir,
+            executors=names(self.executors),
+            software_deployment=software(self.software_deployment),
+            workflow_uploads=self.workflow_uploads == "on",
+            max_attachment_bytes=math.ceil(self.max_attachments_mb * 2**20),
             max_cores=self.max_cores,
             max_pending=self.max_pending,
+            tenant_quota=Quota(
+                max_cores=self.tenant_max_cores,
+                max_pending=self.tenant_max_pending,
+                max_bytes=None if self.tenant_max_gb is None else math.ceil(self.tenant_max_gb * 2**30),
+            ),
+            audit_s=self.audit_days * 86_400,
             stop_grace_s=self.stop_grace_s,
             log_limit_bytes=math.ceil(self.log_limit_mb * 2**20),
             default_timeout_s=self.default_timeout_s,
+            max_timeout_s=self.max_timeout_s,
+            plan_timeout_s=self.plan_timeout_s,
+            report_timeout_s=self.report_timeout_s,
+            default_memory_mb=self.default_memory_mb,
+            max_memory_mb=self.max_memory_mb,
+            default_cores=self.default_cores,
+            max_job_cores=self.max_job_cores,
+            max_processes=self.max_processes,
+            isolation=self.isolation,
+            job_readable=_folders(self.job_readable),
+            job_writable=_folders(self.job_writable),
             on_shutdown=self._what_on_shutdown(),
             shutdown_s=self.shutdown_s,
             retention_s=None if self.retention_days is None else self.retention_days * 86_400,
             max_data_bytes=None if self.max_data_gb is None else math.ceil(self.max_data_gb * 2**30),
             warm_start=self.warm_start,
+            user=self.user,
+            job_uids=UidRange.parse(self.job_uids),
             mock=MockSettings(
                 min_s=self.mock_min_s,
                 max_s=self.mock_max_s,
@@ -202,6 +395,10 @@ class ServiceSettings(BaseSettings):
         return "stop" if in_container() else "detach"
 
 
+def _folders(value: str | None) -> tuple[str, ...]:
+    return tuple(folder for folder in (value or "").split(":") if folder)
+
+
 def from_environment() -> ServiceSettings:
     """The settings in this process's environment. Raises SettingsError."""
     return load_settings(os.environ)  # noqa: TID251 - the one place that reads it
@@ -212,7 +409,11 @@ def load_settings(environ: Mapping[str, str]) -> ServiceSettings:
 
     Raises SettingsError: a variable is misspelt or its value cannot be used.
     """
-    values = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value.strip()}
+    values = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and name not in OF_CLIENTS and value.strip()
+    }
     known = {PREFIX + field.upper(): field for field in ServiceSettings.model_fields}
     unknown = sorted(values.keys() - known.keys())
     if unknown:
@@ -240,10 +441,3 @@ def _one_line(detail: Any) -> str:
     value = "the value" if field in _SECRET else repr(detail["input"])
     message = str(detail["msg"]).removeprefix("Value error, ").replace("\n", " ")
     return f"{PREFIX}{field.upper()}: {value} cannot be used: {message[:1].lower()}{message[1:]}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -14,8 +14,18 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from api.auth import Authenticator
+    from api.checksums import Checksums
+    from api.client_limits import Connections, OpenStreams
+    from api.event_feed import EventFeed
+    from api.paging import Cursors
+    from api.shared_look import SharedLook
+    from api.turns import Turns
     from api.waiting import StopSignal
-    from runner.service import JobService
+    from runner.access import Caller
+    from runner.callers_access import CallersAccess
+    from runner.callers_jobs import CallersJobs
+    from runner.health import Figures, Readiness
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,8 +33,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    service: JobService
+    """`jobs_of` and `access_of` are for api/callers.py alone: a route gets what they make by its scope."""
+
+    authenticator: Authenticator
+    jobs_of: Callable[[Caller], CallersJobs]
+    access_of: Callable[[Caller], CallersAccess]
+    readiness: SharedLook[Readiness]
+    figures: Callable[[], Figures]
+    cursors: Cursors
+    feed: EventFeed
+    metrics_are_public: bool
     stop: StopSignal
+    connections: Connections
+    streams: OpenStreams
+    file_walks: Turns
+    tail_searches: Turns
+    making: Turns
+    crates: Turns
+    checksums: Checksums
+    run_reads: Turns
+    changes: Turns
+    pins: Turns  # looking at workflows' folders, and copying them
+    uploads: Turns  # writing files that come with jobs
+    lists: Turns
+    side_runs: Turns
     problems: Counter[str] = field(default_factory=Counter)  # answered so far, by type
 
 

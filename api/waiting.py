@@ -7,15 +7,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from types import TracebackType
 
     from starlette.types import Receive
 
-    from runner.jobs import JobEvent
-    from runner.ports import LogWatch
-    from runner.service import JobService
+    from runner.log_store import LogWatch
 
+    Watch = Callable[[Callable[[object], None]], Callable[[], None]]
+
+ALLOWED_AGAIN_S = 5.0
 _IDLE_S = 3600.0
 
 
@@ -49,12 +50,12 @@ class Wake:
     """Wakes one request's task when there may be something new for it.
 
     Enter it before the first look, call `clear` before each further look: then nothing is missed.
-    `is_over` says that nobody is left to answer: the client has gone, or the service stops.
+    `watch` is told whom to call when a job has changed, and returns the function that ends it. `is_over`
+    says that nobody is left to answer: the client has gone or may no longer ask, or the service stops.
     """
 
-    def __init__(self, service: JobService, job_id: str, stop: StopSignal, receive: Receive) -> None:
-        self._service = service
-        self._job_id = job_id
+    def __init__(self, watch: Watch, stop: StopSignal, receive: Receive) -> None:
+        self._watch = watch
         self._stop = stop
         self._receive = receive
         self._event = asyncio.Event()
@@ -66,7 +67,7 @@ class Wake:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._ends.enter_context(self._stop.calling(self._event.set))
-        self._ends.callback(self._service.watch(self._on_job_event, job_id=self._job_id))
+        self._ends.callback(self._watch(self._on_job_event))
         self._start(self._await_disconnect())
         return self
 
@@ -103,6 +104,10 @@ class Wake:
         """Wake on what is appended to a log, too."""
         self._start(self._pump(watch))
 
+    def only_while(self, is_allowed: Callable[[], Awaitable[bool]]) -> None:
+        """Be over as soon as `is_allowed`, asked every few seconds, says no."""
+        self._start(self._ask_again(is_allowed))
+
     def _start(self, work: Coroutine[object, object, None]) -> None:
         self._tasks.append(self._loop.create_task(work))
 
@@ -117,8 +122,14 @@ class Wake:
             await watch.changed(_IDLE_S)
             self._event.set()
 
-    def _on_job_event(self, _event: JobEvent) -> None:
-        # On the publisher's thread; a loop that has just closed has nobody left to wake.
+    async def _ask_again(self, is_allowed: Callable[[], Awaitable[bool]]) -> None:
+        while await is_allowed():  # noqa: ASYNC110 - nobody tells of a change elsewhere
+            await asyncio.sleep(ALLOWED_AGAIN_S)
+        self._gone = True
+        self._event.set()
+
+    def _on_job_event(self, _event: object) -> None:
+        # Perhaps on the publisher's thread; a loop that has just closed has nobody left to wake.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._on_job_change)
 

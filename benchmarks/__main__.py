@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 NAMES: Final = (
     "jobs_per_second",
     "snakemake_start",
+    "plugin_cost",
+    "snakemake_overhead",
     "submit",
     "list_pages",
     "running_jobs",
+    "event_latency",
+    "task_pages",
     "logs",
     "log_flood",
 )

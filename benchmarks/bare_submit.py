@@ -41,6 +41,12 @@ async def submit(body: SubmitJob) -> Job:
         links=JobLinks.model_construct(
             itself=here,
             logs=f"{here}/logs",
+            tasks=f"{here}/tasks",
+            graph=f"{here}/graph",
+            events=f"{here}/events",
+            outputs=f"{here}/outputs",
+            report=f"{here}/report",
+            ro_crate=f"{here}/ro-crate",
             cancel=f"{here}/cancel",
             retry=f"{here}/retry",
             workflow=f"/workflows/{body.workflow}",

@@ -24,7 +24,7 @@ _SPREAD_S: Final = 10.0  # over which the watched jobs end, one by one
 
 def run(options: Options) -> list[Row]:
     jobs, watched, idle_s = (100, 20, 5.0) if options.quick else (1000, 200, 30.0)
-    with Service(options.directory, MAX_CORES="100000") as service:
+    with Service(options.directory, MAX_CORES=str(jobs + watched + 100)) as service:
         empty_start_s = _restart(service)
         begun = time.perf_counter()
         _start_jobs(service, jobs)

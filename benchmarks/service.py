@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from benchmarks.processes import shim_pids
-from runner.backends.shim import FORCE
+from runner.backends.engine_run import FORCE
 from snakeline.client import Client
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from runner.job_store import JobQuery, Update
 from runner.jobs import Change, Job, JobSpec, JobStatus, Progress, Usage, claimed, progressed
-from runner.ports import JobQuery, Update
 from runner.stores.sql import SqlStore
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ LIMIT_MS: Final = 20.0
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _STEP: Final = timedelta(milliseconds=250)  # four jobs a second: a million in three days
 
+# Two tenants that share nearly all, and one with a hundredth.
+_TENANT: Final = "CASE WHEN i % 100 = 7 THEN 'small' WHEN i % 3 = 0 THEN 'medium' ELSE 'big' END"
 # One statement makes all rows: a million through Python would take minutes.
-_JOBS: Final = """
+_JOBS: Final = f"""
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :jobs)
 INSERT INTO jobs (seq, id, version, status, reason, workflow, name, name_folded, engine, cores, priority,
     max_retries, retries_left, attempt, created_at, created_ceiling, updated_at, started_at, completed_at,
-    exit_code, progress, usage)
+    exit_code, progress, usage, owner, tenant)
 SELECT i,
     substr(printf('%012x', (:start_us + i * :step_us) / 1000), 1, 8) || '-' ||
         substr(printf('%012x', (:start_us + i * :step_us) / 1000), 9, 4) ||
@@ -54,14 +56,14 @@ SELECT i,
     CASE WHEN i > :jobs - 1000 THEN NULL ELSE :start_us + i * :step_us END,
     CASE WHEN i > :jobs - 1000 THEN NULL ELSE :start_us + i * :step_us + 9000000 END,
     CASE WHEN i > :jobs - 1000 THEN NULL ELSE i % 10 = 3 END,
-    '[12,12,0,0]', '[1.25,33554432,4096,8192]'
+    '[12,12,0,0]', '[1.25,33554432,4096,8192]', 'lims', {_TENANT}
 FROM n
 """
-_LABELS: Final = """
+_LABELS: Final = f"""
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :jobs)
-INSERT INTO job_labels (key, value, seq)
-SELECT 'project', 'p' || (i % 10), i FROM n UNION ALL SELECT 'site', 'north', i FROM n
-UNION ALL SELECT 'rare', 'yes', i FROM n WHERE i <= 7
+INSERT INTO job_labels (key, value, seq, tenant)
+SELECT 'project', 'p' || (i % 10), i, {_TENANT} FROM n UNION ALL SELECT 'site', 'north', i, {_TENANT} FROM n
+UNION ALL SELECT 'rare', 'yes', i, {_TENANT} FROM n WHERE i <= 7
 """
 _REST: Final = """
 INSERT INTO job_specs SELECT seq, json_object('parameters', json_object('sample', name, 'threads', 4),
@@ -70,7 +72,8 @@ INSERT INTO job_specs SELECT seq, json_object('parameters', json_object('sample'
 INSERT INTO job_names (rowid, name) SELECT seq, name_folded FROM jobs;
 INSERT INTO job_events (job_seq, kind, status, attempt, at, data)
     SELECT seq, 'submitted', 'pending', 1, created_at, '{}' FROM jobs;
-INSERT INTO job_counts SELECT workflow, status, count(*) FROM jobs GROUP BY workflow, status;
+INSERT INTO job_counts SELECT tenant, workflow, status, count(*) FROM jobs GROUP BY 1, 2, 3;
+INSERT INTO job_counts SELECT '*', workflow, status, count(*) FROM jobs GROUP BY 1, 2, 3;
 INSERT INTO store_facts VALUES ('created_lag_us', 4000)
 """
 
@@ -116,7 +119,7 @@ def queries(jobs: int) -> dict[str, JobQuery]:
         (JobStatus.FAILED,),
         (JobStatus.COMPLETED,),
     )
-    return {
+    every: dict[str, JobQuery] = {
         "no filter": JobQuery(),
         "no filter, 500 a page": JobQuery(limit=500),
         "status=completed": JobQuery(statuses=completed),
@@ -156,6 +159,12 @@ def queries(jobs: int) -> dict[str, JobQuery]:
         "created + status=failed": JobQuery(created_after=early, created_before=middle, statuses=failed),
         "created + label + q": JobQuery(created_after=middle, labels=(("site", "north"),), q="sample-"),
     }
+    of_tenants = {
+        f"{tenant}: {name}": replace(query, tenant=tenant)
+        for tenant in ("big", "small")
+        for name, query in every.items()
+    }
+    return {**every, **of_tenants}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from typing import Any, NoReturn
 
+from mock_snakemake import report
 from mock_snakemake.errors import Terminated, WorkflowError
 from mock_snakemake.parameters import Defaults, Parameters, read_defaults, read_parameters
+from mock_snakemake.plan import narrowed
 from mock_snakemake.run import Run, report_error, unlock
 from mock_snakemake.snakefile import needed_for, read_rules
 from mock_snakemake.streams import Console, Events
 
 _LAUNCH_FLAGS = ("-I", "-S")
-_FLAG_NAMES = ("keep-going", "forceall", "dry-run", "rerun-incomplete", "unlock")
+_FLAG_NAMES = ("keep-going", "forceall", "dry-run", "touch", "rerun-incomplete", "unlock")
 _VALUE_NAMES = (
     "snakefile",
     "directory",
     "cores",
     "configfile",
+    "resources",
+    "report",
     "scheduler",
     "profile",
     "workflow-profile",
@@ -44,8 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     add("-k", "--keep-going", action="store_true")
     add("-F", "--forceall", action="store_true")
     add("-n", "--dry-run", action="store_true")
+    add("-t", "--touch", action="store_true")
+    add("-R", "--forcerun", nargs="*", default=[])
+    add("-U", "--until", nargs="+", default=[])
+    add("-O", "--omit-from", nargs="+", default=[])
+    add("--resources", nargs="+", type=_resource)
+    _add_ignored(add)
     add("--rerun-incomplete", action="store_true")
     add("--unlock", action="store_true")
+    add("--report")
     add("--scheduler", default="greedy")
     add("--profile", default="none")
     add("--workflow-profile", default="none")
@@ -55,10 +67,46 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_ignored(add: Any) -> None:
+    """What has no effect where no rule is run, and is still looked at as Snakemake looks at it."""
+    triggers = ("code", "input", "mtime", "params", "software-env")
+    add("--rerun-triggers", nargs="+", choices=triggers)
+    add("--batch", type=_batch)
+    add("-T", "--retries", type=int, default=0)
+    add("--default-resources", nargs="*", type=_resource)
+    add("--set-threads", nargs="+", type=_resource)
+    add("--set-resources", nargs="+", type=_rule_resource)
+    add("--executor", default="local")
+    add("-j", "--jobs", type=_cores)
+    add("--software-deployment-method", nargs="+", choices=("conda", "apptainer", "env-modules"))
+
+
 def _cores(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) >= 1):
         raise argparse.ArgumentTypeError("must be a number of cores, 1 or more")
     return int(text)
+
+
+def _resource(text: str) -> str:
+    name, _, amount = text.partition("=")
+    if not (name.isidentifier() and amount):
+        raise argparse.ArgumentTypeError("must be NAME=AMOUNT")
+    return text
+
+
+def _rule_resource(text: str) -> str:
+    rule, _, resource = text.partition(":")
+    if not rule.isidentifier():
+        raise argparse.ArgumentTypeError("must be RULE:NAME=AMOUNT")
+    _resource(resource)
+    return text
+
+
+def _batch(text: str) -> str:
+    found = re.fullmatch(r"\w+=([0-9]+)/([0-9]+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError("must be RULE=BATCH/BATCHES")
+    return text
 
 
 # Built once: in a warm process every run that is forked from it finds it made.
@@ -86,6 +134,11 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     if found["cores"] != 1:
         try:
             found["cores"] = _cores(found["cores"])
+        except argparse.ArgumentTypeError:
+            return _PARSER.parse_args(argv)
+    if isinstance(found["resources"], str):
+        try:
+            found["resources"] = [_resource(found["resources"])]
         except argparse.ArgumentTypeError:
             return _PARSER.parse_args(argv)
     return argparse.Namespace(**found)
@@ -139,9 +192,12 @@ def _run(arguments: Any, console: Console, events: Events) -> int:
         return 0
     defaults: Defaults = read_defaults()
     rules = read_rules(arguments.snakefile)
+    wanted = narrowed(needed_for(rules, arguments.targets), rules, arguments.until, arguments.omit_from)
+    if arguments.report is not None:
+        return report.write(arguments.report, wanted, arguments.directory, console)
     run = Run(
         rules=rules,
-        wanted=needed_for(rules, arguments.targets),
+        wanted=wanted,
         parameters=parameters,
         defaults=defaults,
         arguments=arguments,

@@ -11,6 +11,7 @@ from mock_snakemake.errors import WorkflowError
 
 _MAX_CHILDREN = 64
 _MAX_BYTES = 2**40
+_MAX_MEMORY_MB = 2**20
 _CAUGHT_BY_NOBODY = (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH)
 
 
@@ -31,6 +32,8 @@ class Parameters(NamedTuple):
     count_starts: str | None = None
     fail_rule: str | None = None
     fail_times: int | None = None
+    memory_mb: int = 0
+    rule_memory_mb: int = 0
 
 
 class Defaults(NamedTuple):
@@ -88,6 +91,8 @@ _CHECKS: dict[str, Any] = {
     "count_starts": _text,
     "fail_rule": _text,
     "fail_times": _integer(0, 1000),
+    "memory_mb": _integer(0, _MAX_MEMORY_MB),
+    "rule_memory_mb": _integer(0, _MAX_MEMORY_MB),
 }
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from mock_snakemake.errors import WorkflowError
 from mock_snakemake.parameters import Defaults, Parameters
-from mock_snakemake.snakefile import Rule, waits_for
+from mock_snakemake.plan import Plan, forced
+from mock_snakemake.snakefile import Rule
 from mock_snakemake.streams import Console, Events, write_all, write_numbered
 
 _CHILD_SLEEP_S = "600"
 _HOLD_LOOK_S = 0.01
+_TOLD_TO_FAIL = "mock_snakemake makes this rule fail, as it was told to."
 
 
 class Run:
@@ -41,10 +43,14 @@ class Run:
         # Runs of one job repeat with a fixed seed, different jobs and attempts still differ.
         self._random = random.Random(None if seed is None else f"{seed}/{defaults.job_id}/{defaults.attempt}")
         self._duration_s = self._how_long()
-        self._todo = [rule for rule in wanted if arguments.forceall or not self._is_made(rule)]
-        self._jobid = {rule.name: (number + 1) % len(wanted) for number, rule in enumerate(wanted)}
+        again = forced(wanted, rules, arguments.forcerun)
+        self._plan = Plan(
+            rules, wanted, lambda rule: arguments.forceall or rule.name in again or not self._is_made(rule)
+        )
+        self._todo = self._plan.to_do
         self._done = 0
         self._children: list[int] = []
+        self._taken: bytearray | None = None  # memory, held until the run ends
 
     # ------------------------------------------------------------ what is to be done
 
@@ -52,6 +58,8 @@ class Run:
         given = self._parameters.seconds
         low, high = self._defaults.min_s, max(self._defaults.min_s, self._defaults.max_s)
         rolled = self._random.uniform(low, high)
+        if self._arguments.touch:
+            return 0
         return rolled if given is None else given
 
     def _path(self, name: str) -> str:
@@ -65,6 +73,8 @@ class Run:
     def _rule_to_fail(self) -> str | None:
         """The name of the rule that will fail in this run, if one will."""
         parameters = self._parameters
+        if self._arguments.touch:
+            return None
         rolled = self._random.random() >= self._defaults.success_rate
         victim = self._random.choice(self._todo).name
         if parameters.fail_rule is not None:
@@ -114,6 +124,9 @@ class Run:
         self._begin()
         self._spawn_children()
         self._print_output()
+        if self._parameters.memory_mb:
+            self._flush()
+            self._taken = _take_memory(self._parameters.memory_mb)
         if self._parameters.hold is not None:
             self._flush()
             _wait_for(self._parameters.hold)
@@ -124,7 +137,7 @@ class Run:
         for rule, seconds in zip(self._todo, self._shares(), strict=True):
             if failed and not self._arguments.keep_going:
                 break
-            if failed & {rule.name for rule in waits_for(rule, self._rules)}:
+            if self._plan.waits_for_any(rule, failed):
                 failed.add(rule.name)
                 continue
             if not self._run_rule(rule, seconds, fails=rule.name == failing):
@@ -138,23 +151,29 @@ class Run:
         return self._parameters.exit_code or 1
 
     def _run_rule(self, rule: Rule, seconds: float, *, fails: bool) -> bool:
-        jobid = self._jobid[rule.name]
+        jobid = self._plan.number(rule)
         is_last = rule is self._todo[-1]
         self._events.add("job_started", jobids=[jobid])
         self._announce(rule)
         if seconds > 0:
             self._flush()
             time.sleep(seconds)
+        if self._parameters.rule_memory_mb and rule is self._todo[0] and self._command_fails():
+            self._fail(rule, jobid, "its command was ended by SIGKILL", exit_signal=signal.SIGKILL)
+            return False
         if self._parameters.stderr_text is not None and (fails or is_last):
             self._console.line(self._parameters.stderr_text)
         if fails:
-            self._fail(rule, jobid)
+            self._fail(rule, jobid, exit_code=1)
             return False
         if self._parameters.signal is not None and is_last:
             self._flush()
             _die_by(self._parameters.signal)
         for path in rule.plain_outputs():
-            self._write(path, f"{rule.name}: a stand-in made by mock_snakemake\n")
+            if self._arguments.touch:
+                self._touch(path)
+            else:
+                self._write(path, f"{rule.name}: a stand-in made by mock_snakemake\n")
         self._done += 1
         total = len(self._todo)
         self._events.add("job_finished", jobid=jobid)
@@ -163,8 +182,20 @@ class Run:
         self._console.line(f"{self._done} of {total} steps ({100 * self._done // total}%) done")
         return True
 
-    def _fail(self, rule: Rule, jobid: int) -> None:
-        message = self._parameters.stderr_text or "mock_snakemake makes this rule fail, as it was told to."
+    def _command_fails(self) -> bool:
+        """Take the memory in a process of its own, as a rule's command would; whether that was killed."""
+        self._flush()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _take_memory(self._parameters.rule_memory_mb)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        return os.waitpid(pid, 0)[1] != 0
+
+    def _fail(self, rule: Rule, jobid: int, why: str = _TOLD_TO_FAIL, **ended: int) -> None:
+        message = self._parameters.stderr_text or why
         logs = rule.plain_logs()
         for path in logs:
             self._write(path, message + "\n")
@@ -175,7 +206,7 @@ class Run:
             console.line("    output: " + ", ".join(rule.outputs))
         if logs:
             console.line("    log: " + ", ".join(logs) + " (check log file(s) for error details)")
-        self._events.add("job_error", jobid=jobid, rule=rule.name, log=logs, shellcmd=None)
+        self._events.add("job_error", jobid=jobid, rule=rule.name, log=logs, **ended)
 
     # ------------------------------------------------------------ what it shows
 
@@ -185,6 +216,9 @@ class Run:
         console = self._console
         console.line("mock_snakemake: a stand-in for Snakemake, no rule is really run.")
         console.line("Building DAG of jobs...")
+        self._events.add("rule_graph", **self._plan.rule_graph())
+        for tasks in self._plan.tasks():
+            self._events.add("tasks_planned", tasks=tasks)
         if not todo:
             console.line("Nothing to be done (all requested files are present and up to date).")
             return
@@ -198,27 +232,14 @@ class Run:
         self._events.add("run_info", total=len(todo), rules=counts, cores=arguments.cores)
 
     def _announce(self, rule: Rule) -> None:
-        jobid = self._jobid[rule.name]
+        jobid = self._plan.number(rule)
         console = self._console
         console.line(f"[{time.asctime()}]\nlocalrule {rule.name}:")
         for title, paths in (("input", rule.inputs), ("output", rule.outputs), ("log", rule.logs)):
             if paths:
                 console.line(f"    {title}: {', '.join(paths)}")
         console.line(f"    jobid: {jobid}")
-        self._events.add(
-            "job_info",
-            jobid=jobid,
-            rule=rule.name,
-            wildcards={},
-            input=list(rule.inputs),
-            output=list(rule.outputs),
-            log=list(rule.logs),
-            threads=1,
-            resources={},
-            reason="",
-            shellcmd=None,
-            message=None,
-        )
+        self._events.add("job_info", **self._plan.job_info(rule))
 
     def _flush(self) -> None:
         self._events.flush()
@@ -253,6 +274,12 @@ class Run:
             write_all(fd, text.encode("utf-8", "replace"))
         finally:
             os.close(fd)
+
+    def _touch(self, name: str) -> None:
+        try:
+            os.utime(self._path(name))
+        except FileNotFoundError:
+            self._console.line(f"Output files not touched because they don't exist: {name}")
 
     def _leave_marks(self) -> None:
         parameters, defaults = self._parameters, self._defaults
@@ -297,6 +324,15 @@ def _append(path: str, line: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     os.write(fd, line)
     os.close(fd)
+
+
+def _take_memory(size_mb: int) -> bytearray:
+    """So much memory, each page of it written: room that is only asked for costs nothing."""
+    taken = bytearray()
+    piece = b"\1" * 2**20
+    for _ in range(size_mb):
+        taken += piece
+    return taken
 
 
 def _wait_for(path: str) -> None:

@@ -20,6 +20,7 @@ _LITERAL = re.compile(
     r"\s*(?:\w+\s*=\s*)?(?:(?:temp|protected|touch|ancient|report)\(\s*)?[\"']([^\"'\\\n]+)[\"']\s*\)?\s*"
 )
 _REFERENCE = re.compile(r"\brules\.(\w+)\.output\b")
+_NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 _WILDCARD = re.compile(r"\{(\w+)[^{}]*\}")
 
 
@@ -31,6 +32,10 @@ class Rule(NamedTuple):
     outputs: tuple[str, ...]
     logs: tuple[str, ...]
     references: tuple[str, ...]  # rules named as `rules.<name>.output`
+    benchmarks: tuple[str, ...] = ()
+    threads: int = 1
+    script: str | None = None  # or notebook, or wrapper
+    is_checkpoint: bool = False
 
     def plain_outputs(self) -> list[str]:
         """The outputs without wildcards that lie below the working directory."""
@@ -55,6 +60,7 @@ def read_rules(path: str) -> list[Rule]:
 
 def _read_into(rules: list[Rule], path: str, seen: list[str]) -> None:
     name: str | None = None
+    is_checkpoint = False
     indent = 0
     blocks: dict[str, list[str]] = {}
     block: list[str] = []
@@ -64,12 +70,13 @@ def _read_into(rules: list[Rule], path: str, seen: list[str]) -> None:
             continue
         depth = len(text) - len(text.lstrip())
         if name is not None and depth <= indent:
-            rules.append(_rule(name, blocks))
+            rules.append(_rule(name, blocks, is_checkpoint=is_checkpoint))
             name = None
         if found := _RULE.match(text):
             if name is not None:
-                rules.append(_rule(name, blocks))
+                rules.append(_rule(name, blocks, is_checkpoint=is_checkpoint))
             name = found[2] or found[3] or str(len(rules) + 1)
+            is_checkpoint = text.lstrip().startswith("checkpoint")
             indent, blocks, block = depth, {}, []
         elif name is None:
             included = _INCLUDE.match(text)
@@ -84,7 +91,7 @@ def _read_into(rules: list[Rule], path: str, seen: list[str]) -> None:
         else:
             block.append(text)
     if name is not None:
-        rules.append(_rule(name, blocks))
+        rules.append(_rule(name, blocks, is_checkpoint=is_checkpoint))
 
 
 def _text(path: str) -> str:
@@ -97,14 +104,22 @@ def _text(path: str) -> str:
         raise WorkflowError(f'Snakefile "{path}" cannot be read: {error.strerror}.', "Error") from None
 
 
-def _rule(name: str, blocks: dict[str, list[str]]) -> Rule:
-    inputs = "\n".join(blocks.get("input", ()))
+def _rule(name: str, blocks: dict[str, list[str]], *, is_checkpoint: bool) -> Rule:
+    def text(*directives: str) -> str:
+        return "\n".join(line for directive in directives for line in blocks.get(directive, ()))
+
+    inputs, threads = text("input"), text("threads").strip()
+    scripts = _literals(text("script", "notebook", "wrapper"))
     return Rule(
         name,
         _literals(inputs),
-        _literals("\n".join(blocks.get("output", ()))),
-        _literals("\n".join(blocks.get("log", ()))),
+        _literals(text("output")),
+        _literals(text("log")),
         tuple(_REFERENCE.findall(inputs)),
+        benchmarks=_literals(text("benchmark")),
+        threads=int(threads) if _NUMBER.fullmatch(threads) else 1,
+        script=scripts[0] if scripts else None,
+        is_checkpoint=is_checkpoint,
     )
 
 

@@ -36,8 +36,10 @@ class Events:
         self._lines: list[str] = []
 
     def add(self, event: str, **fields: Any) -> None:
+        """Tell of an event, without the fields that have no value."""
         if self._path is not None:
-            line = {"v": 1, "event": event, "t": time.time(), **fields}
+            line = {"v": 2, "event": event, "t": time.time()}
+            line.update((name, value) for name, value in fields.items() if value or type(value) is int)
             self._lines.append(_encode(line))
 
     def flush(self) -> None:

@@ -12,10 +12,11 @@ import fcntl
 import json
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT = 1
+REPORT = "report.html"
 SEGMENTS_KEPT = 8  # the first and the seven newest
 _MIN_SEGMENT_BYTES = 8 * 2**10
 # struct flock of fcntl(2) on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
@@ -43,8 +44,22 @@ class AttemptFiles:
         return f"{self.job_dir}/work"
 
     @property
+    def attachments(self) -> str:
+        """What came with the job for its `work/input`, until it is moved there."""
+        return f"{self.job_dir}/attachments"
+
+    @property
+    def workflow(self) -> str:
+        """The workflow, where it came with the job."""
+        return f"{self.job_dir}/workflow"
+
+    @property
     def home(self) -> str:
         return f"{self.job_dir}/home"
+
+    @property
+    def tmp(self) -> str:
+        return f"{self.job_dir}/tmp"  # noqa: S108 - the job's own
 
     @property
     def directory(self) -> str:
@@ -78,6 +93,11 @@ class AttemptFiles:
     def events(self) -> str:
         return f"{self.directory}/events.jsonl"
 
+    @property
+    def report_draft(self) -> str:
+        """Where a run that reports on the job writes; the job may have put anything there."""
+        return f"{self.home}/{REPORT}"
+
     def log_segment(self, index: int) -> str:
         return f"{self.directory}/log.{index}"
 
@@ -106,7 +126,7 @@ class ShimSpec:
     order, and one that fails ends the attempt with its exit code. `source`, when set, is copied to the
     working directory if that does not exist yet. `warm_entry` is `module:function` to call with
     `argv[1:]` in a fork instead of executing `argv`; what it returns or raises ends the process as
-    `sys.exit` would.
+    `sys.exit` would. `confinement` is what it may take: see `Limits` in runner/isolation/confinement.py.
     """
 
     job_id: str
@@ -121,6 +141,7 @@ class ShimSpec:
     stop_grace_s: float
     log_segment_bytes: int
     title: str
+    confinement: dict[str, Any] = field(default_factory=dict)
 
     @property
     def commands(self) -> list[list[str]]:
@@ -143,9 +164,14 @@ class ExitRecord:
     """How the attempt ended: `exit.json`.
 
     Exactly one of `exit_code`, `exit_signal` and `launch_error` is set, except when the attempt was
-    stopped before the engine started: then all three are null. `stopped` is `cancel`, `timeout` or
-    `interrupt` (the service ends and wants the job to resume later) when the shim had sent signals before
-    the engine ended, else null. Times are seconds since the epoch;
+    stopped before the engine started: then all three are null. `stopped` is `cancel`, `timeout`,
+    `memory` (it took more than its limit) or `interrupt` (the service ends and wants the job to resume
+    later) when the shim had sent signals before the engine ended, else null.
+
+    `oom_kills` are the job's own processes that the kernel killed for lack of memory, and
+    `memory_peak_bytes` the most that all of them took together, 0 where that cannot be known.
+    `machine_oom_kills` are those of the whole machine meanwhile, told only where the job's own are not
+    counted. Times are seconds since the epoch;
     `ended_at` is `started_at` plus the monotonic duration, so that a clock jump cannot bend it.
     """
 
@@ -161,6 +187,9 @@ class ExitRecord:
     written_bytes: int
     log_bytes: int
     survivors: int = 0
+    oom_kills: int = 0
+    memory_peak_bytes: int = 0
+    machine_oom_kills: int = 0
 
     def dump(self) -> bytes:
         return _dump(self) + b"\n"
@@ -188,13 +217,14 @@ class ExitRecord:
             raise InvalidRecord(f"exit.json holds an impossible exit code: {code!r}")
         if signal is not None and not (type(signal) is int and 1 <= signal <= 64):
             raise InvalidRecord(f"exit.json holds an impossible signal: {signal!r}")
-        if self.stopped not in (None, "cancel", "timeout", "interrupt"):
+        if self.stopped not in (None, "cancel", "timeout", "memory", "interrupt"):
             raise InvalidRecord(f"exit.json holds an unknown stop: {self.stopped!r}")
         if trouble is not None and not isinstance(trouble, str):
             raise InvalidRecord("exit.json holds a launch error that is not text")
         numbers = (self.started_at, self.ended_at, self.cpu_s)
         counts = (self.max_rss_bytes, self.read_bytes, self.written_bytes, self.log_bytes, self.survivors)
-        whole = all(type(n) is int and 0 <= n < 2**63 for n in counts)
+        of_memory = (self.oom_kills, self.memory_peak_bytes, self.machine_oom_kills)
+        whole = all(type(n) is int and 0 <= n < 2**63 for n in (*counts, *of_memory))
         if not whole or not all(type(n) in (int, float) and 0 <= n < 2**37 for n in numbers):
             raise InvalidRecord("exit.json holds a time or a size that cannot be one")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner.data_dir import DataDir
 from runner.errors import StorageFull, StoreUnavailable
+from runner.side_files import own_folders
 from runner.stores.sql import snapshot, sqlite, swap
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _not_copied(error: Exception, source: str, target: Path) -> BackupRefused:
 
 
 def _unknown(settings: RunnerSettings, store: str) -> int:
-    known = snapshot.job_ids(store)
+    known = snapshot.job_ids(store) | own_folders(settings.data_dir)
     return sum(name not in known for name in _job_directories(settings.data_dir))
 
 

@@ -1,36 +1,75 @@
-"""From settings to a wired runner; the only place that names concrete classes."""
+"""From settings to a wired runner; what names concrete classes is here, and in `checkup.py`."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
+from runner.attempt_tasks import AttemptTasks
+from runner.backends.launcher_choice import cold_spec
 from runner.backends.local import LocalBackend
 from runner.ballast import Ballast
 from runner.data_dir import DataDir, has_jobs, is_in_use
+from runner.data_dir import make as make_data_dir
+from runner.data_owner import stay_root
 from runner.engines.mock import MockEngine
 from runner.engines.snakemake import SnakemakeEngine
-from runner.errors import StorageFull, StoreUnavailable
+from runner.errors import DataDirUnusable, IsolationUnavailable, StorageFull, StoreUnavailable
 from runner.events import EventBus
+from runner.health import ServiceHealth
+from runner.held_jobs import HeldJobs
+from runner.isolation import probe
+from runner.isolation.current import CurrentIsolation
 from runner.isolation.descriptors import raise_limit
-from runner.isolation.probe import probe
+from runner.isolation.secret_places import secret_places
+from runner.job_files import JobFiles, LocalJobFolders
+from runner.job_outputs import JobOutputs
+from runner.job_runs import JobRuns
 from runner.logs import SegmentLogStore
+from runner.monitored_files import MonitoredJobFolders
+from runner.output_producers import OutputProducers
+from runner.plans import Plans
+from runner.privilege_separation import (
+    NotSeparable,
+    UnusableUser,
+    find_users,
+    separate,
+    with_users,
+    without_users,
+)
+from runner.quotas import CoreQuotas
 from runner.removal import JobRemoval
+from runner.reports import Reports
 from runner.retention import Retention
-from runner.service import Check, JobService, check_disk, check_engine
+from runner.service import JobService
+from runner.side_runs import SideRuns
 from runner.stores.memory import MemoryStore
 from runner.stores.sql.store import SqlStore
+from runner.submissions import Submissions
 from runner.supervisor import Supervisor
+from runner.uploads import Uploads
+from runner.workflow_pins import FolderPins
+from runner.workflow_versions import WorkflowVersions
 from runner.workflows import FolderRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from runner.access_store import AccessStore
+    from runner.isolation.job_users import JobUsers
+    from runner.job_files import JobFolders
     from runner.jobs import JobEvent
-    from runner.ports import Engine, JobStore
+    from runner.monitor import Monitor
+    from runner.ports import Engine, WarmSpec
     from runner.settings import RunnerSettings
 
 MEMORY_URL = "memory://"
+Store = MemoryStore | SqlStore
+_SQLITE = "sqlite:///"
 
 
 class Runner:
@@ -42,14 +81,17 @@ class Runner:
         settings: RunnerSettings,
         service: JobService,
         supervisor: Supervisor,
-        store: JobStore,
+        store: Store,
         data_dir: DataDir,
         retention: Retention,
+        monitor: Monitor | None = None,
     ) -> None:
         self.settings = settings
         self.service = service
         self.retention = retention
+        self.monitor = monitor
         self._supervisor = supervisor
+        self.access: AccessStore = store
         self._store = store
         self._data_dir = data_dir
 
@@ -73,24 +115,101 @@ class Runner:
         self._supervisor.close()
         self._store.close()
         self._data_dir.close()
+        if self.monitor is not None:
+            self.monitor.close()
 
 
-def build_runner(settings: RunnerSettings, *, first_sweep_after_s: float = 300.0) -> Runner:
+@dataclass(frozen=True, slots=True)
+class Isolated:
+    """How jobs are kept apart, and the monitor where this process has given up being root for that."""
+
+    isolation: probe.Isolation
+    monitor: Monitor | None = None
+
+
+def isolate(settings: RunnerSettings) -> Isolated | None:
+    """Find out how jobs can be kept apart; where that takes root, give that up here, for good.
+
+    For a process of one thread, before `build_runner`. None, and nothing done, while another service has the
+    data directory. Raises IsolationUnavailable, DataDirUnusable.
+    """
+    if is_in_use(settings.data_dir):
+        return None
+    make_data_dir(settings.data_dir)
+    found = probe.find(scope_of(settings), wanted=settings.isolation)
+    found, users = in_users(settings, found)
+    _require_isolation(settings, found)
+    if users is None:
+        stay_root(settings.data_dir)
+        return Isolated(found)
+    try:
+        monitor = separate(settings, users, *_launchers(settings), found.measures)
+    except OSError as error:
+        raise IsolationUnavailable(f"Root could not be given up: {error.strerror or error}.") from error
+    return Isolated(found, monitor)
+
+
+def in_users(settings: RunnerSettings, found: probe.Isolation) -> tuple[probe.Isolation, JobUsers | None]:
+    """With the users of jobs, where they can be had, and with what stands in the way where not.
+
+    Raises IsolationUnavailable where the service's own was named and cannot be.
+    """
+    off = settings.isolation == "off" or "uid" in probe.left_out(settings.isolation)
+    if off or found.level.name == "none":
+        return found, None
+    try:
+        users = find_users(settings, [spec for spec in _launchers(settings) if spec is not None])
+    except UnusableUser as error:
+        raise IsolationUnavailable(
+            f"{error}: set it to an account, or SNAKELINE_ISOLATION=without:uid."
+        ) from error
+    except NotSeparable as obstacle:
+        return replace(found, level=without_users(found.level, str(obstacle))), None
+    return replace(found, level=with_users(found.level)), users
+
+
+def _launchers(settings: RunnerSettings) -> tuple[WarmSpec, WarmSpec | None]:
+    return cold_spec(settings.python), engine_of(settings).warm_spec() if settings.warm_start else None
+
+
+def build_runner(
+    settings: RunnerSettings, isolated: Isolated | None = None, *, first_sweep_after_s: float = 300.0
+) -> Runner:
     """Take the data directory, open the store and wire everything; nothing runs yet.
 
-    The first deletion of old jobs comes `first_sweep_after_s` after the start: see runner/retention.py.
+    Without `isolated` this process stays who it is. The first deletion of old jobs comes
+    `first_sweep_after_s` after the start: see runner/retention.py.
     Raises DataDirUnusable, StoreUnavailable.
     """
+    if isolated is not None and isolated.monitor is not None:
+        # What stays root takes orders for the folder itself, and not for a link to it.
+        real = Path(os.path.realpath(settings.data_dir))
+        settings = settings.model_copy(update={"data_dir": real})
     data_dir = DataDir(settings.data_dir)
     try:
+        found = isolated.isolation if isolated is not None else _isolation(settings)
         bus = EventBus()
         store = _open_store(settings, bus.publish)
     except BaseException:
         data_dir.close()
         raise
-    engine = _engine(settings)
+    monitor = isolated.monitor if isolated is not None else None
+    # Without root nothing could be found anew.
+    isolation = CurrentIsolation(found, None if monitor is not None else lambda: _isolation(settings))
+    engine = engine_of(settings)
     logs = SegmentLogStore(settings.data_dir)
-    workflows = FolderRegistry(settings.workflows_dir)
+    workflows = registry(settings)
+    versions = WorkflowVersions(settings.data_dir)
+    pins = FolderPins(settings.data_dir, workflows, versions)
+    uploads = Uploads(
+        settings.data_dir,
+        max_bytes=settings.max_attachment_bytes,
+        min_free_bytes=settings.min_free_bytes,
+    )
+    uploads.sweep(store.get)
+    folders: JobFolders = LocalJobFolders(settings.data_dir)
+    if monitor is not None:
+        folders = MonitoredJobFolders(settings.data_dir, monitor)
     backend = LocalBackend(
         data_dir=os.fspath(settings.data_dir),
         python=settings.python,
@@ -98,37 +217,86 @@ def build_runner(settings: RunnerSettings, *, first_sweep_after_s: float = 300.0
         log_limit_bytes=settings.log_limit_bytes,
         stop_grace_s=settings.stop_grace_s,
         open_files=raise_limit(),
+        measures=isolation.measures,
+        max_processes=settings.max_processes,
+        monitor=monitor,
     )
+    held = HeldJobs()
+    side_runs = SideRuns(settings.data_dir, backend, held, stop_grace_s=settings.stop_grace_s)
     supervisor = Supervisor(
         settings=settings,
         store=store,
+        quotas=CoreQuotas(store, settings.tenant_quota, settings.max_cores),
         backend=backend,
         engine=engine,
-        workflows=workflows,
+        pins=pins,
+        uploads=uploads,
         logs=logs,
         bus=bus,
+        isolation=lambda: isolation.level.label,
+        side_runs=side_runs,
+        held=held,
     )
-    removal = JobRemoval(settings.data_dir, store)
+    removal = JobRemoval(settings.data_dir, store, held)
     retention = Retention(
         data_dir=settings.data_dir,
         store=store,
         removal=removal,
         retention_s=settings.retention_s,
         max_data_bytes=settings.max_data_bytes,
+        access=store,
+        tenant_quota=settings.tenant_quota,
+        audit_s=settings.audit_s,
+        sweep_versions=lambda rest: versions.sweep(
+            lambda version: version in pins.held() or store.has_workflow_version(version), rest
+        ),
         first_after_s=first_sweep_after_s,
     )
-    service = JobService(
+    files = JobFiles(folders)
+    tasks = AttemptTasks(settings.data_dir, engine.tasks)
+    plans = Plans(settings=settings, engine=engine, pin=pins.pin, logs=logs, side_runs=side_runs)
+    reports = Reports(
+        settings=settings,
+        store=store,
+        engine=engine,
+        workflow_of=pins.of,
+        logs=logs,
+        side_runs=side_runs,
+        grown=retention.grown,
+    )
+    submissions = Submissions(
         settings=settings,
         store=store,
         workflows=workflows,
+        pins=pins,
+        uploads=uploads,
         engine=engine,
-        logs=logs,
-        bus=bus,
-        removal=removal,
-        isolation=probe().name,
+        tenant_bytes=retention.bytes_of_tenant,
+    )
+    health = ServiceHealth(
+        settings=settings,
+        store=store,
+        engine=engine,
+        isolation=lambda: isolation.level,
         supervisor_alive=supervisor.is_alive,
         launches_postponed=lambda: supervisor.launches_postponed,
         files_bytes=lambda: retention.used_bytes,
+    )
+    service = JobService(
+        store=store,
+        workflows=workflows,
+        pins=pins,
+        engine=engine,
+        logs=logs,
+        submissions=submissions,
+        outputs=JobOutputs(store, files, OutputProducers(settings.data_dir, tasks.each)),
+        runs=JobRuns(settings.data_dir, store=store, tasks=tasks, files=files, logs=logs, engine=engine),
+        side_runs=side_runs,
+        plans=plans,
+        reports=reports,
+        bus=bus,
+        removal=removal,
+        health=health,
     )
     return Runner(
         settings=settings,
@@ -137,58 +305,66 @@ def build_runner(settings: RunnerSettings, *, first_sweep_after_s: float = 300.0
         store=store,
         data_dir=data_dir,
         retention=retention,
+        monitor=monitor,
     )
 
 
-def check(settings: RunnerSettings) -> tuple[Check, ...]:
-    """What is there and what is missing, without disturbing a service that runs on the same data.
+def _isolation(settings: RunnerSettings) -> probe.Isolation:
+    """Raises IsolationUnavailable."""
+    found = probe.find(scope_of(settings), wanted=settings.isolation)
+    _require_isolation(settings, found)
+    return found
 
-    Makes and changes nothing: what does not exist yet is said to be made at the first start.
+
+def _require_isolation(settings: RunnerSettings, found: probe.Isolation) -> None:
+    missing = probe.unmet(settings.isolation, found.level)
+    if missing is not None:
+        raise IsolationUnavailable(missing)
+
+
+def open_access(settings: RunnerSettings) -> AccessStore:
+    """Keys, quotas and the audit, for the command line; also while a service runs on the same data.
+
+    Made or upgraded only while no service runs. Raises StoreUnavailable, DataDirUnusable.
     """
-    level = probe()
-    isolation = Check("isolation", level.name != "none", f"{level.name}: {level.detail}")
-    _, engine = check_engine(_engine(settings))
-    return (*_check_data(settings), engine, _check_workflows(settings), isolation)
-
-
-def _check_data(settings: RunnerSettings) -> list[Check]:
-    directory = settings.data_dir
-    if not directory.exists():
-        parent = next(p for p in directory.absolute().parents if p.exists())
-        if os.access(parent, os.W_OK | os.X_OK):
-            return [Check("data", ok=True, detail=f"{directory} will be made at the first start")]
-        return [Check("data", ok=False, detail=f"{directory} cannot be made: {parent} is not writable")]
-    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-        return [Check("data", ok=False, detail=f"{directory} is not writable for this user")]
-    return [Check("data", ok=True, detail=f"{directory}"), check_disk(settings), _check_store(settings)]
-
-
-def _check_store(settings: RunnerSettings) -> Check:
-    if is_in_use(settings.data_dir):
-        return Check("store", ok=True, detail="in use by a running service: ask its /readyz")
     if settings.database_url == MEMORY_URL:
-        return Check("store", ok=True, detail="in memory: jobs are forgotten when the service stops")
-    try:
-        may_be_new = not has_jobs(settings.data_dir)
-        return Check("store", ok=True, detail=SqlStore.examine(settings.database_url, may_be_new=may_be_new))
-    except (StoreUnavailable, OSError) as error:
-        return Check("store", ok=False, detail=str(error))
+        raise StoreUnavailable("memory:// has no keys beside the service's own: set SNAKELINE_DATABASE_URL.")
+    if not is_in_use(settings.data_dir):
+        with suppress(DataDirUnusable):  # a service may have been faster; what else ails it is said below
+            data_dir = DataDir(settings.data_dir)
+            try:
+                return SqlStore.open(settings.database_url, may_be_new=not has_jobs(settings.data_dir))
+            finally:
+                data_dir.close()
+    return SqlStore.open(settings.database_url, may_upgrade=False)
 
 
-def _check_workflows(settings: RunnerSettings) -> Check:
-    names = FolderRegistry(settings.workflows_dir).names()
-    if not names:
-        return Check(
-            "workflows", ok=False, detail=f"none in {settings.workflows_dir}: SNAKELINE_WORKFLOWS_DIR"
-        )
-    return Check("workflows", ok=True, detail=", ".join(names))
+def scope_of(settings: RunnerSettings) -> probe.Scope:
+    """What jobs must not read: the data directory, the store where it is a file elsewhere, usual secrets."""
+    hidden = secret_places()
+    if settings.database_url.startswith(_SQLITE):
+        hidden.append(unquote(settings.database_url.removeprefix(_SQLITE).partition("?")[0]) + "*")
+    return probe.Scope(
+        data_dir=os.fspath(settings.data_dir),
+        hidden=tuple(hidden),
+        readable=settings.job_readable,
+        writable=settings.job_writable,
+    )
 
 
-def _engine(settings: RunnerSettings) -> Engine:
+def registry(settings: RunnerSettings) -> FolderRegistry:
+    return FolderRegistry(
+        settings.workflows_dir,
+        settings.data_dir / "workflows" / "git",
+        max_attachment_bytes=settings.max_attachment_bytes,
+    )
+
+
+def engine_of(settings: RunnerSettings) -> Engine:
     return MockEngine(settings) if settings.engine == "mock" else SnakemakeEngine(settings)
 
 
-def _open_store(settings: RunnerSettings, on_commit: Callable[[Sequence[JobEvent]], None]) -> JobStore:
+def _open_store(settings: RunnerSettings, on_commit: Callable[[Sequence[JobEvent]], None]) -> Store:
     if settings.database_url == MEMORY_URL:
         return MemoryStore(on_commit=on_commit)
     may_be_new = not has_jobs(settings.data_dir)

@@ -26,16 +26,11 @@ class DataDir:
 
     def __init__(self, path: Path) -> None:
         """Make the directory if need be and take it. Raises DataDirUnusable."""
+        make(path)
         try:
-            os.makedirs(path.parent, exist_ok=True)
-            for directory in (path, path / "jobs"):
-                _make_private(directory)
             self._fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise DataDirUnusable(
-                f"The data directory {path} cannot be used ({error.strerror}): "
-                "set SNAKELINE_DATA_DIR to one you may write."
-            ) from error
+            raise _unusable(path, error) from error
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
         except (BlockingIOError, PermissionError):
@@ -47,6 +42,23 @@ class DataDir:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def make(path: Path) -> None:
+    """Make it and its folder for jobs, if they are not there. Raises DataDirUnusable."""
+    try:
+        os.makedirs(path.parent, exist_ok=True)
+        for directory in (path, path / "jobs"):
+            _make_private(directory)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> DataDirUnusable:
+    return DataDirUnusable(
+        f"The data directory {path} cannot be used ({error.strerror}): "
+        "set SNAKELINE_DATA_DIR to one you may write."
+    )
 
 
 def _make_private(directory: Path) -> None:

@@ -1,35 +1,40 @@
-"""How much of the disk the files of all jobs take."""
+"""How much of the disk jobs take, all and each tenant's: their files, and what is large in the store."""
 
 from __future__ import annotations
 
+import json
 import os
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from runner import job_tree
+from runner.errors import JobNotFound, StoreUnavailable
+from runner.job_store import JobQuery
 from runner.jobs import JobStatus
-from runner.ports import JobQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from runner.ports import EndedJob, JobStore
+    from runner.job_store import EndedJob, JobStore
+    from runner.jobs import JobSpec
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _PAGE: Final = 200
+_USUAL_SPEC_BYTES: Final = 4096
 _UNFINISHED: Final = (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 class DiskUsage:
-    """Counts in passes over all jobs. Belongs to one thread, but for `used_bytes`.
+    """Counts in passes over all jobs. Belongs to one thread, but for what is said to be for any.
 
-    An ended job is measured once, for its files do not change any more; one that has not ended in each
-    pass. A pass is as exact as that: what changes behind its back is seen by the next one. 24 bytes
-    of memory per ended job, twice that during a pass.
+    An ended job is measured once, for its files do not change any more unless `grown` says so; one that has
+    not ended in each pass. A pass is as exact as that: what changes behind its back is seen by the next one.
+    24 bytes of memory per ended job, twice that during a pass.
     """
 
     def __init__(self, data_dir: Path, store: JobStore) -> None:
@@ -37,23 +42,36 @@ class DiskUsage:
         self._store = store
         self._counted = _Sizes()  # by the last whole pass
         self._counting = _Sizes()  # by the pass that goes on
-        self._unfinished_bytes = 0
+        self._unfinished: Counter[str] = Counter()  # by tenant
         self._is_whole = False
+        self._told: set[str] = set()  # ended jobs that have grown; filled by other threads
+        self._grown: set[str] = set()  # those of them that this pass measures again
 
     @property
     def used_bytes(self) -> int | None:
-        """What the last pass found, less what was deleted since; None before the first has ended."""
+        """What the last pass found, less what was deleted since; None before the first has ended.
+
+        For any thread.
+        """
         return self.known_bytes if self._is_whole else None
 
     @property
     def known_bytes(self) -> int:
         """As `used_bytes`; during the first pass what it has found so far, which is too little."""
         ended = self._counted if self._is_whole else self._counting
-        return ended.total + self._unfinished_bytes
+        return ended.total + self._unfinished.total()
+
+    def bytes_of_tenant(self, tenant: str) -> int | None:
+        """The tenant's part in `used_bytes`. For any thread."""
+        return self._counted.of_tenant[tenant] + self._unfinished[tenant] if self._is_whole else None
 
     def bytes_of(self, job: EndedJob) -> int | None:
         """The job's part in `known_bytes`; None when it was not counted yet."""
         return (self._counted if self._is_whole else self._counting).get(job)
+
+    def grown(self, job_id: str) -> None:
+        """Something was added to an ended job's files: the next pass measures it again. For any thread."""
+        self._told.add(job_id)
 
     def forget(self, jobs: Sequence[EndedJob]) -> None:
         """These were deleted."""
@@ -67,31 +85,49 @@ class DiskUsage:
         Raises StoreUnavailable, and OSError when `jobs` can't be opened or is a link.
         """
         self._counting = _Sizes()
+        while self._told:
+            self._grown.add(self._told.pop())
         after: EndedJob | None = None
         while page := self._store.ended(after=after, limit=_PAGE):
             after = page[-1]
             with _JobsFolder(self._data_dir) as jobs_fd:
                 for job in page:
                     known = self._counted.get(job)
-                    size = job_tree.disk_bytes(jobs_fd, job.id, rest) if known is None else known
-                    self._counting.append(job, size)
+                    if known is None or job.id in self._grown:
+                        known = job_tree.disk_bytes(jobs_fd, job.id, rest) + self._stored_bytes(job.id)
+                    self._counting.append(job, known)
             rest()
             yield
-        unfinished = 0
+        unfinished: Counter[str] = Counter()
         after_seq: int | None = None
         while True:
             query = JobQuery(statuses=_UNFINISHED, order="asc", limit=_PAGE, after_seq=after_seq)
             jobs = self._store.list(query)
             with _JobsFolder(self._data_dir) as jobs_fd:
-                unfinished += sum(job_tree.disk_bytes(jobs_fd, job.id, rest) for job in jobs.items)
+                for running in jobs.items:
+                    size = job_tree.disk_bytes(jobs_fd, running.id, rest)
+                    unfinished[running.tenant] += size + _stored_bytes(running.spec)
             rest()
             yield
             if not jobs.has_more:
                 break
             after_seq = jobs.items[-1].seq
         self._counted, self._counting = self._counting, _Sizes()
-        self._unfinished_bytes = unfinished
+        self._unfinished = unfinished
         self._is_whole = True
+        self._grown.clear()
+
+    def _stored_bytes(self, job_id: str) -> int:
+        try:
+            return _stored_bytes(self._store.get(job_id).spec)
+        except (JobNotFound, StoreUnavailable):  # deleted meanwhile, or a damaged row: not a whole pass's end
+            return 0
+
+
+def _stored_bytes(spec: JobSpec) -> int:
+    """What the job takes in the store beyond a usual one: up to a megabyte, if somebody wants that."""
+    values = len(json.dumps([dict(spec.parameters), dict(spec.labels)]))
+    return max(0, values + sum(map(len, spec.targets)) - _USUAL_SPEC_BYTES)
 
 
 class _Sizes:
@@ -99,6 +135,7 @@ class _Sizes:
 
     def __init__(self) -> None:
         self.total = 0
+        self.of_tenant: Counter[str] = Counter()
         self._ends = array("q")
         self._seqs = array("q")
         self._sizes = array("q")
@@ -108,7 +145,11 @@ class _Sizes:
         self._ends.append(_micros(job))
         self._seqs.append(job.seq)
         self._sizes.append(size)
+        self._add(job, size)
+
+    def _add(self, job: EndedJob, size: int) -> None:
         self.total += size
+        self.of_tenant[job.tenant] += size
 
     def get(self, job: EndedJob) -> int | None:
         place = self._place(job)
@@ -118,7 +159,7 @@ class _Sizes:
         """It takes nothing any more."""
         place = self._place(job)
         if place is not None:
-            self.total -= self._sizes[place]
+            self._add(job, -self._sizes[place])
             self._sizes[place] = 0
 
     def _place(self, job: EndedJob) -> int | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Self
 
+from runner.beneath import mount_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -43,7 +45,7 @@ def disk_bytes(parent_fd: int, name: str, rest: Callable[[], None]) -> int:
         return blocks * _BLOCK_BYTES
     linked: set[tuple[int, int]] = set()
     try:
-        walk = _Walk(parent_fd, name)
+        walk = Walk(parent_fd, name)
     except OSError:
         return blocks * _BLOCK_BYTES
     with walk, suppress(OSError):  # moved under our feet: what was seen until then
@@ -60,7 +62,7 @@ def disk_bytes(parent_fd: int, name: str, rest: Callable[[], None]) -> int:
     return blocks * _BLOCK_BYTES
 
 
-def _list(fd: int, level: _Level, linked: set[tuple[int, int]], rest: Callable[[], None]) -> int:
+def _list(fd: int, level: Level, linked: set[tuple[int, int]], rest: Callable[[], None]) -> int:
     """The blocks of one folder's entries; its folders are noted to be entered."""
     blocks = 0
     with os.scandir(fd) as entries:
@@ -92,7 +94,7 @@ def remove(parent_fd: int, name: str, rest: Callable[[], None]) -> None:
         if not stat.S_ISDIR(about.st_mode):
             os.unlink(name, dir_fd=parent_fd)
             return
-        walk = _Walk(parent_fd, name, by_force=True)
+        walk = Walk(parent_fd, name, by_force=True)
     except FileNotFoundError:
         return
     with walk:
@@ -105,7 +107,7 @@ def remove(parent_fd: int, name: str, rest: Callable[[], None]) -> None:
         raise walk.trouble or error from error
 
 
-def _empty(walk: _Walk, rest: Callable[[], None]) -> None:
+def _empty(walk: Walk, rest: Callable[[], None]) -> None:
     while True:
         level = walk.level
         if level.folders:
@@ -128,7 +130,7 @@ def _empty(walk: _Walk, rest: Callable[[], None]) -> None:
                 walk.note(error)
 
 
-def _remove_files(walk: _Walk, rest: Callable[[], None]) -> None:
+def _remove_files(walk: Walk, rest: Callable[[], None]) -> None:
     """The files among the next entries; its folders are noted to be entered."""
     rest()
     level = walk.level
@@ -150,7 +152,7 @@ def _remove_files(walk: _Walk, rest: Callable[[], None]) -> None:
 
 
 @dataclass(slots=True)
-class _Level:
+class Level:
     """A folder on the way from the top to where the walk is."""
 
     name: str
@@ -161,7 +163,7 @@ class _Level:
     is_long: bool = False  # it had more entries than were looked at
 
 
-class _Walk:
+class Walk:
     """A walk with one descriptor, however deep it goes: up is `..`, proven to be where it came from.
 
     `fd` is the folder it is in. With `by_force` folders are opened to their owner on the way.
@@ -169,8 +171,8 @@ class _Walk:
 
     def __init__(self, parent_fd: int, name: str, *, by_force: bool = False) -> None:
         self._by_force = by_force
-        self._mount = _mount_of(parent_fd)
-        self._levels: list[_Level] = []
+        self._mount = mount_of(parent_fd)
+        self._levels: list[Level] = []
         self.trouble: OSError | None = None
         self.fd = self._open(parent_fd, name)
 
@@ -181,7 +183,7 @@ class _Walk:
         os.close(self.fd)
 
     @property
-    def level(self) -> _Level:
+    def level(self) -> Level:
         return self._levels[-1]
 
     def note(self, error: OSError) -> None:
@@ -216,7 +218,7 @@ class _Walk:
             self._require_mount(fd, name)
             # Unsearchable, it could be entered and not left any more.
             os.stat("..", dir_fd=fd)
-            self._levels.append(_Level(name, _identity(fd)))
+            self._levels.append(Level(name, _identity(fd)))
         except BaseException:
             os.close(fd)
             raise
@@ -247,7 +249,7 @@ class _Walk:
             os.close(path_fd)
 
     def _require_mount(self, fd: int, name: str) -> None:
-        if _mount_of(fd) != self._mount:
+        if mount_of(fd) != self._mount:
             raise OSError(errno.EXDEV, "another file system is mounted there", name)
 
     def _require_identity(self, fd: int, identity: tuple[int, int]) -> None:
@@ -258,9 +260,3 @@ class _Walk:
 def _identity(fd: int) -> tuple[int, int]:
     about = os.fstat(fd)
     return about.st_dev, about.st_ino
-
-
-def _mount_of(fd: int) -> str:
-    """Which mount a descriptor is on: a bind mount of the same file system has the same st_dev (proc(5))."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-        return next(line for line in lines if line.startswith("mnt_id:"))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from runner.access import DEFAULT_TENANT, OPERATOR_NAME
 from runner.errors import InvalidTransition
 
 if TYPE_CHECKING:
@@ -87,9 +88,29 @@ TRANSITIONS: Final[Mapping[tuple[JobStatus, Change], frozenset[JobStatus]]] = Ma
 )
 
 
+CORES_NOT_NAMED: Final = 0
+"""`JobSpec.cores` of a submission that names none; a stored job has the operator's default."""
+
+
+UPLOADED: Final = "uploaded"
+"""`JobSpec.workflow` of a job that has brought its own; no registered workflow is called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came with the job, as it was sent: an archive may have been unpacked since."""
+
+    name: str  # its path below `input/`
+    size_bytes: int
+    sha256: str  # 64 hexadecimal digits
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What the caller asked for, validated. It never changes after submission."""
+    """What the caller asked for, validated. It never changes after submission.
+
+    `memory_mb` are MiB for all of the job's processes together.
+    """
 
     workflow: str = "demo"
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -102,16 +123,22 @@ class JobSpec:
     timeout_s: float | None = None
     max_retries: int = 0
     retry_lost: bool = False
+    memory_mb: int | None = None
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many of the engine's own jobs there are, and how many have got where."""
+    """How many tasks (the engine's own jobs) there are to do, and how many have got where.
+
+    `up_to_date` are those of the workflow that needed no run: they are in none of the others.
+    """
 
     total: int
     done: int = 0
     running: int = 0
     failed: int = 0
+    up_to_date: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +184,8 @@ class Job:
     engine: str
     created_at: datetime
     updated_at: datetime
+    owner: str = OPERATOR_NAME
+    tenant: str = DEFAULT_TENANT
     version: int = 1
     seq: int = 0
     attempt: int = 1
@@ -170,6 +199,9 @@ class Job:
     error_message: str | None = None
     progress: Progress | None = None
     usage: Usage | None = None
+    workflow_version: str | None = None  # of what it runs, by content; None for jobs of earlier releases
+    workflow_commit: str | None = None  # where that folder comes from git
+    isolation: str | None = None  # what keeps the current attempt apart from others; set when it is claimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +215,7 @@ class JobEvent:
     attempt: int
     at: datetime
     data: Mapping[str, Any] = field(default_factory=dict)
+    tenant: str = DEFAULT_TENANT
 
 
 def _moved(job: Job, change: Change, status: JobStatus, at: datetime, **fields: Any) -> Job:
@@ -192,9 +225,9 @@ def _moved(job: Job, change: Change, status: JobStatus, at: datetime, **fields: 
     return replace(job, status=status, updated_at=max(at, job.updated_at), version=job.version + 1, **fields)
 
 
-def claimed(job: Job, at: datetime) -> Job:
+def claimed(job: Job, at: datetime, isolation: str | None = None) -> Job:
     """The job with its cores taken; `started_at` is set here and made exact when the attempt ends."""
-    return _moved(job, Change.CLAIMED, JobStatus.RUNNING, at, started_at=at)
+    return _moved(job, Change.CLAIMED, JobStatus.RUNNING, at, started_at=at, isolation=isolation)
 
 
 def cancel_asked(job: Job, at: datetime) -> Job:
@@ -267,6 +300,7 @@ def _again(job: Job, change: Change, at: datetime, retries_left: int) -> Job:
         error_message=None,
         progress=None,
         usage=None,
+        isolation=None,
     )
 
 

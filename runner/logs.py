@@ -8,31 +8,28 @@ in the gap now.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import stat
 from typing import TYPE_CHECKING, Final
 
 from runner.attempt_files import SEGMENTS_KEPT, AttemptFiles, InvalidRecord, ShimSpec
+from runner.beneath import is_plain, open_file, read_file
+from runner.job_files import open_job_folder
+from runner.log_store import Gap
 from runner.log_watch import LogWatchers
-from runner.ports import Gap
+from runner.newlines import behind_newline
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from runner.ports import LogWatch
+    from runner.log_store import LogWatch
 
 READ_LIMIT_BYTES: Final = 2**20
 _TAIL_BLOCK_BYTES: Final = 256 * 2**10
 _SPEC_LIMIT_BYTES: Final = 16 * 2**20
 _ONE_SEGMENT: Final = 2**62  # the size assumed while log.0 is alone and no specification says better
 _SEGMENT_NAME: Final = re.compile(r"log\.(0|[1-9][0-9]{0,9})")
-# Gone, a link, no directory, a socket or a device: nothing of ours.
-_NOT_OURS: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV})
 _TRIES: Final = 64  # tries against a writer that drops segments faster than we look
-_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class SegmentLogStore:
@@ -44,7 +41,8 @@ class SegmentLogStore:
 
     def open(self, job_id: str, attempt: int) -> SegmentLog:
         """An attempt that has written nothing yet has an empty log; nothing is opened here."""
-        return SegmentLog(self._data_dir, AttemptFiles.of(self._data_dir, job_id, attempt), self._watchers)
+        files = AttemptFiles.of(self._data_dir, job_id, attempt)
+        return SegmentLog(self._data_dir, f"{job_id}/attempts/{attempt}", files, self._watchers)
 
 
 class SegmentLog:
@@ -54,8 +52,9 @@ class SegmentLog:
     file count as absent: whatever a job puts there, only its own output is ever read.
     """
 
-    def __init__(self, data_dir: str, files: AttemptFiles, watchers: LogWatchers) -> None:
+    def __init__(self, data_dir: str, directory: str, files: AttemptFiles, watchers: LogWatchers) -> None:
         self._data_dir = data_dir
+        self._directory = directory  # below that of all jobs
         self._files = files
         self._watchers = watchers
         self._known_segment_bytes: int | None = None
@@ -125,22 +124,11 @@ class SegmentLog:
     # ------------------------------------------------------------ files
 
     def _open_directory(self) -> int | None:
-        """The attempt's directory, opened step by step so that no link can lead out of the data directory."""
+        """The attempt's directory; None while there is none."""
         try:
-            fd = os.open(self._data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return open_job_folder(f"{self._data_dir}/jobs", self._directory)
         except FileNotFoundError:
             return None
-        for name in os.path.relpath(self._files.directory, self._data_dir).split(os.sep):
-            try:
-                below = os.open(name, _OPEN_DIRECTORY, dir_fd=fd)
-            except OSError as error:
-                if error.errno in _NOT_OURS:
-                    return None
-                raise
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
 
     def _segments(self, directory: int) -> dict[int, int]:
         """Index to size of the segments there are."""
@@ -155,7 +143,7 @@ class SegmentLog:
                 if index > 0:
                     found[index + 1] = 0
                 continue
-            if _is_ours(status):
+            if is_plain(status):
                 found[index] = status.st_size
         return found
 
@@ -258,39 +246,19 @@ class SegmentLog:
             block = block[: high - start]
             if high == size and block.endswith(b"\n"):
                 wanted += 1
-            count = block.count(b"\n")
-            if count >= wanted:
-                at = len(block)
-                for _ in range(wanted):
-                    at = block.rfind(b"\n", 0, at)
-                return start + at + 1
-            wanted -= count
+            if (at := behind_newline(block, wanted)) is not None:
+                return start + at
+            wanted -= block.count(b"\n")
             high = start
         return floor
-
-
-def _is_ours(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-
-
-def _open_file(directory: int, name: str) -> int | None:
-    try:
-        fd = os.open(name, _OPEN_FILE, dir_fd=directory)
-    except OSError as error:
-        if error.errno in _NOT_OURS:
-            return None
-        raise
-    if _is_ours(os.fstat(fd)):
-        return fd
-    os.close(fd)
-    return None
 
 
 def _piece(directory: int, offset: int, limit: int, full: int) -> bytes:
     """What the one segment at `offset` holds from there on; b"" when it is gone or ends there."""
     index, within = divmod(offset, full)
-    fd = _open_file(directory, f"log.{index}")
-    if fd is None:
+    try:
+        fd = open_file(directory, b"log.%d" % index)
+    except FileNotFoundError:
         return b""
     try:
         return os.pread(fd, min(limit, full - within), within)
@@ -300,21 +268,14 @@ def _piece(directory: int, offset: int, limit: int, full: int) -> bytes:
 
 def _exists(directory: int, index: int) -> bool:
     try:
-        return _is_ours(os.stat(f"log.{index}", dir_fd=directory, follow_symlinks=False))
+        return is_plain(os.stat(f"log.{index}", dir_fd=directory, follow_symlinks=False))
     except FileNotFoundError:
         return False
 
 
 def _specified_segment_bytes(directory: int) -> int | None:
-    fd = _open_file(directory, "spec.json")
-    if fd is None:
-        return None
     try:
-        data = os.pread(fd, _SPEC_LIMIT_BYTES, 0)
-    finally:
-        os.close(fd)
-    try:
-        size = ShimSpec.load(data).log_segment_bytes
-    except InvalidRecord:
+        size = ShimSpec.load(read_file(directory, b"spec.json", _SPEC_LIMIT_BYTES)).log_segment_bytes
+    except (FileNotFoundError, InvalidRecord):
         return None
     return size if type(size) is int and size > 0 else None

@@ -1,161 +1,29 @@
-"""The interfaces between the runner's parts; each has one contract test suite for all who implement it."""
+"""The interfaces between the runner's parts; each has one contract test suite for all who implement it.
+
+Those to stored jobs and to logs are in `job_store.py` and `log_store.py`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from runner.jobs import JobStatus
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from concurrent.futures import Future
-    from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
     from pathlib import Path
 
     from runner.attempt_files import AttemptFiles, ExitRecord
     from runner.errors import FieldError
-    from runner.jobs import Change, Job, JobEvent, JobSpec, Progress
-
-Order = Literal["desc", "asc"]
-
-
-# ---------------------------------------------------------------- the store
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """The caller's key and a digest of the body it came with."""
-
-    key: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    job: Job
-    replayed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """One compare-and-set: store `after` if the stored version is still `before.version`."""
-
-    before: Job
-    after: Job
-    kind: Change
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class JobQuery:
-    """A page of jobs. Statuses are alternatives; everything else must hold together.
-
-    `q` matches a part of the name in any case; one or two characters match the beginning of a name
-    only. From eight characters on it also matches the beginning of the id (ids begin with the time, so
-    fewer would match nearly every job). No character in it has a special meaning. Jobs created exactly
-    at `created_after` or `created_before` are left out. `after_seq` is the last `seq` of the page before:
-    the page continues behind it in `order` of submission.
-    """
-
-    statuses: tuple[JobStatus, ...] = ()
-    workflow: str | None = None
-    labels: tuple[tuple[str, str], ...] = ()
-    q: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    order: Order = "desc"
-    limit: int = 50
-    after_seq: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """`total` is exact when filtered by status and workflow alone; any other filter counts only so far.
-
-    `total_is_exact` tells which. Not exact, it is a lower bound: 10,000 for labels or times, 5,000 for
-    `q`, and fewer for several of these together, where the store stops looking before it has seen all.
-    """
-
-    items: tuple[Job, ...]
-    total: int
-    total_is_exact: bool
-    has_more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EndedJob:
-    """An ended job in short, for walking very many of them in the order of their ends.
-
-    `created_ceiling` is the latest `created_at` of this job and all submitted before it. It is later
-    than `completed_at` only where the clock was wrong at one of the two.
-    """
-
-    seq: int
-    id: str
-    completed_at: datetime
-    created_ceiling: datetime
-
-
-class JobStore(Protocol):
-    """Thread-safe and durable: a write's future resolves after its commit, and never before.
-
-    Every write appends its event rows in the same transaction; `on_commit` (a constructor argument)
-    is called with them afterwards, in order, on the writer's thread. Every method may raise
-    StoreUnavailable; writes may raise StorageFull. A future that raises changed nothing.
-    """
-
-    def add(
-        self, job: Job, *, key: IdempotencyKey | None = None, max_pending: int | None = None
-    ) -> Future[Submitted]:
-        """Store a new job; the answer carries its `seq`.
-
-        A known key with the same fingerprint answers the job it made, as replayed. The future raises
-        IdempotencyMismatch for another fingerprint, QueueFull when `max_pending` jobs are pending.
-        """
-
-    def update(self, updates: Sequence[Update]) -> Future[list[Job | None]]:
-        """Apply each update in one transaction; None in the answer for each that lost its race."""
-
-    def delete(self, job: Job) -> Future[bool]:
-        """Remove the job, its events and its idempotency key; False when its version has changed.
-
-        The same commit puts its id among the `leftovers`.
-        """
-
-    def forget_leftovers(self, job_ids: Sequence[str]) -> Future[None]:
-        """Nothing of these deleted jobs is left on the disk; ids that are no leftovers are no error."""
-
-    def get(self, job_id: str) -> Job:
-        """Raises JobNotFound."""
-
-    def list(self, query: JobQuery) -> JobPage: ...
-
-    def pending(self, *, max_cores: int, limit: int) -> Sequence[Job]:
-        """Pending jobs that need at most `max_cores`, highest priority first, then oldest."""
-
-    def running(self) -> Sequence[Job]: ...
-
-    def counts(self) -> Mapping[JobStatus, int]:
-        """Jobs per status; every status is there. Takes no scan."""
-
-    def ended(self, *, after: EndedJob | None = None, limit: int = 500) -> Sequence[EndedJob]:
-        """Ended jobs, the earliest end first, then by seq; those behind `after`. Takes no scan."""
-
-    def leftovers(self, *, after: str = "", limit: int = 500) -> Sequence[str]:
-        """Ids of deleted jobs whose files may still be there, in order; those behind `after`."""
-
-    def events(
-        self, *, job_id: str | None = None, after_seq: int = 0, limit: int = 500
-    ) -> Sequence[JobEvent]:
-        """Events with a greater `seq`, in order."""
-
-    def check(self) -> None:
-        """Prove that the store can be read and written. Raises StoreUnavailable or StorageFull."""
-
-    def close(self) -> None:
-        """Finish the writes already asked for, then release everything. Safe to repeat."""
+    from runner.jobs import Job, JobEvent, JobSpec, Progress
+    from runner.tasks import (
+        MissingInput,
+        RuleGraph,
+        RunEnd,
+        Task,
+        TaskFailure,
+        TaskPage,
+        TaskQuery,
+    )
 
 
 class EventBus(Protocol):
@@ -173,15 +41,43 @@ class EventBus(Protocol):
 # ---------------------------------------------------------------- workflows and engines
 
 
+class ParameterRules(Protocol):
+    """What a workflow's schema says of its parameters."""
+
+    def errors(self, parameters: Mapping[str, Any]) -> list[FieldError]:
+        """The first mistakes; pointers begin at /parameters."""
+
+    def completed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy in which every property that is not there has its `default`, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentRules:
+    """Which input files a workflow takes with a job.
+
+    `names` is a regular expression for the whole path below `input/`. `max_bytes` counts what is unpacked as
+    well. With `unpack`, archives are taken for the files in them.
+    """
+
+    max_bytes: int
+    max_files: int
+    names: str | None = None
+    unpack: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """A registered workflow: a folder with a Snakefile and, maybe, a schema for its parameters."""
+    """A workflow: a folder with a Snakefile and, maybe, a schema for its parameters."""
 
     name: str
     folder: Path
     snakefile: str  # relative to the folder
     description: str
     parameters_schema: Mapping[str, Any] | None
+    rules: ParameterRules | None = None  # the schema's; None without one
+    readme: str | None = None
+    attachments: AttachmentRules | None = None  # None: it takes no files
+    commit: str | None = None  # where the folder comes from git
 
 
 class WorkflowRegistry(Protocol):
@@ -190,8 +86,32 @@ class WorkflowRegistry(Protocol):
     def get(self, name: str) -> Workflow:
         """Raises WorkflowNotFound."""
 
-    def validate(self, workflow: Workflow, parameters: Mapping[str, Any]) -> list[FieldError]:
-        """What the workflow's schema says against these parameters; pointers begin at /parameters."""
+
+@dataclass(frozen=True, slots=True)
+class PinnedWorkflow:
+    """One version of a workflow; nothing changes in its folder any more."""
+
+    workflow: Workflow
+    version: str
+
+
+class WorkflowPins(Protocol):
+    """Registered workflows by the versions that jobs run: see runner/workflow_pins.py."""
+
+    def pinned(self, name: str) -> PinnedWorkflow | None:
+        """As `pin`, if that takes no time worth mentioning; else None. Raises WorkflowNotFound."""
+
+    def pin(self, name: str) -> PinnedWorkflow:
+        """The workflow as its folder is now, copied for jobs to run. It may read all of the folder.
+
+        Raises WorkflowNotFound, WorkflowUnavailable, StorageFull.
+        """
+
+    def version(self, workflow: Workflow) -> str | None:
+        """Of what `WorkflowRegistry.get` has answered; None when the folder cannot be read now."""
+
+    def of(self, job: Job) -> Workflow:
+        """What the job runs. Raises WorkflowNotFound, JobFilesGone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,20 +155,71 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What the engine's events say of a run so far; all None when it has told nothing yet."""
+    """What the engine's events say of a run so far; nothing when it has told nothing yet.
+
+    `errors` are of the workflow and of no task, in the engine's own words. `log_lines` are the last ones of
+    the failed task's own log, which is `log_path`; told once the run has ended. `places` are the folders that
+    people need not read of: the working directory first.
+    """
 
     progress: Progress | None = None
-    error_message: str | None = None
+    failure: TaskFailure | None = None
+    failures: int = 0  # tasks that have failed, this one among them
+    failed_at: tuple[float, ...] = ()  # when each of them has, in seconds since the epoch
+    errors: tuple[str, ...] = ()
+    missing_input: tuple[MissingInput, ...] = ()
+    log_path: str | None = None
+    log_lines: str = ""
+    places: tuple[str, ...] = ()
+
+    @property
+    def error_message(self) -> str | None:
+        """The first real error in one line or a few, without what logs say of it."""
+        if self.failure is not None:
+            return f"Rule {self.failure.rule} failed: {self.failure.what}"
+        return self.errors[0] if self.errors else None
 
 
 class RunReader(Protocol):
     """Follows the events of one attempt; each call reads only what is new."""
 
-    def advance(self) -> bool:
-        """Read what was written since; whether `state` changed. A broken line is skipped."""
+    def advance(self, limit_bytes: int = ...) -> bool:
+        """Read what was written since, so much of it at most; whether there is more."""
 
     @property
-    def state(self) -> RunState: ...
+    def progress(self) -> Progress | None: ...
+
+    def ended(self) -> RunState:
+        """What the run has told until now, which is all: it has ended."""
+
+
+class TaskReader(Protocol):
+    """The tasks of one attempt, as its events tell. Not thread-safe.
+
+    Answers are about what has been read; `end` says how the run has ended, None while it runs.
+    """
+
+    @property
+    def weight(self) -> int:
+        """How much memory it takes, in tasks."""
+
+    def advance(self, limit_bytes: int = ...) -> bool:
+        """Read what was written since, so much of it at most; whether there is more."""
+
+    def is_long(self) -> bool:
+        """Whether reading it all takes a while, so that `keep` is worth it."""
+
+    def restore(self) -> bool:
+        """Take what `keep` has left, in place of reading; whether there was anything."""
+
+    def keep(self) -> None:
+        """Leave what was read for the next reader; for when the run has ended."""
+
+    def page(self, query: TaskQuery, end: RunEnd | None, *, attempt: int) -> TaskPage: ...
+
+    def task(self, number: int, end: RunEnd | None) -> Task | None: ...
+
+    def graph(self, end: RunEnd | None, *, attempt: int) -> RuleGraph: ...
 
 
 class Engine(Protocol):
@@ -269,10 +240,27 @@ class Engine(Protocol):
     def command(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
         """The command for the job's current attempt. Raises EngineUnavailable."""
 
+    def plan(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
+        """The command that tells what the job would do, and does nothing. Raises EngineUnavailable."""
+
+    def report(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
+        """The command that writes a report of what the job has made to `files.report_draft`.
+
+        It runs no rule. Raises EngineUnavailable.
+        """
+
     def reader(self, files: AttemptFiles) -> RunReader: ...
+
+    def tasks(self, files: AttemptFiles) -> TaskReader: ...
 
     def explain(self, state: RunState, log_tail: bytes) -> str | None:
         """The first real error a person needs, from the events or else from the end of the log."""
+
+    def written_by(self, task: Task, log_tail: bytes) -> str:
+        """The last lines that a failed task wrote to the run's log, as far as others' can be left out."""
+
+    def remark(self, spec: JobSpec, state: RunState, log_tail: bytes) -> str | None:
+        """What is odd about a run that ended well: that it did less than there was to do."""
 
 
 # ---------------------------------------------------------------- the backend
@@ -290,8 +278,16 @@ class Handle:
 class LaunchRequest:
     handle: Handle
     command: Command
-    source: Path
+    source: Path | None  # None: the working directory is taken as it is
     timeout_s: float | None
+    cores: int = 1
+    memory_bytes: int | None = None  # for all of its processes together
+
+    @classmethod
+    def of(cls, handle: Handle, command: Command, source: Path | None, spec: JobSpec) -> LaunchRequest:
+        """The request for an attempt of a job with this spec."""
+        memory_bytes = None if spec.memory_mb is None else spec.memory_mb * 2**20
+        return cls(handle, command, source, spec.timeout_s, cores=spec.cores, memory_bytes=memory_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +312,12 @@ class Lost:
     detail: str
 
 
-Observation = NotStarted | Running | Ended | Lost
+@dataclass(frozen=True, slots=True)
+class Vacated:
+    """Nothing is left of an attempt that was told as `Ended` with survivors."""
+
+
+Observation = NotStarted | Running | Ended | Lost | Vacated
 StopReason = Literal["cancel", "interrupt"]
 
 
@@ -334,7 +335,13 @@ class Backend(Protocol):
         """
 
     def observe(self, handle: Handle) -> Observation:
-        """What the attempt is doing now; from `Running` on, its end is reported by `wait`."""
+        """What the attempt is doing now; from `Running` on, its end is reported by `wait`.
+
+        An end with survivors is followed by `Vacated`, from `wait` as well, when none is left.
+        """
+
+    def survivors(self) -> Sequence[Handle]:
+        """Attempts that ended in an earlier run of the service and are not vacated; `wait` tells when."""
 
     def stop(self, handle: Handle, *, why: StopReason, force: bool = False) -> None:
         """Ask every process of the attempt to end: SIGTERM, then SIGKILL after the grace; at once if `force`.
@@ -354,45 +361,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of every attempt without disturbing it."""
-
-
-# ---------------------------------------------------------------- logs
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Bytes `[start, end)` of the stream that are no longer kept."""
-
-    start: int
-    end: int
-
-
-class Log(Protocol):
-    """The log of one attempt. Offsets count the bytes of the stream as written; they never change."""
-
-    def size(self) -> int:
-        """Bytes written so far, the skipped ones included."""
-
-    def gap(self) -> Gap | None: ...
-
-    def read(self, offset: int, limit: int) -> tuple[int, bytes]:
-        """At most `limit` bytes from `offset` on, and the offset they really begin at.
-
-        Bytes in the gap are passed over: the answer then begins behind it. At the end: (size, b"").
-        """
-
-    def tail_offset(self, lines: int) -> int:
-        """Where the last `lines` lines begin; never inside the gap."""
-
-    def watch(self) -> AbstractAsyncContextManager[LogWatch]:
-        """Wakes an asyncio reader when something is appended."""
-
-
-class LogWatch(Protocol):
-    async def changed(self, timeout_s: float) -> None:
-        """Return when something was written since the last call, or time is up."""
-
-
-class LogStore(Protocol):
-    def open(self, job_id: str, attempt: int) -> Log:
-        """An attempt that has written nothing yet has an empty log."""

@@ -27,28 +27,34 @@ import structlog
 
 from runner import job_tree
 from runner.ballast import Ballast
+from runner.disk_trouble import IMMOVABLE
 from runner.errors import JobNotFound, StorageFull, StoreUnavailable
+from runner.held_jobs import HeldJobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from runner.access import AuditRecord
+    from runner.job_store import JobStore
     from runner.jobs import Job
-    from runner.ports import JobStore
+
+    Audit = Callable[[Job], AuditRecord]
 
 _log = structlog.get_logger(__name__)
 
 _ONE_NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")
 _TAKEN: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR})
-_IMMOVABLE: Final = frozenset({errno.EXDEV, errno.ENOSPC, errno.EDQUOT})
 
 
 class JobRemoval:
     """The one way by which jobs are deleted. Thread-safe."""
 
-    def __init__(self, data_dir: Path, store: JobStore) -> None:
+    def __init__(self, data_dir: Path, store: JobStore, held: HeldJobs | None = None) -> None:
+        """Jobs that somebody else holds stay as they are."""
         self._data_dir = data_dir
         self._store = store
+        self._held = held or HeldJobs()
         self._ballast = Ballast(data_dir)
         self._ballast.take()
         with suppress(StoreUnavailable), self._folders():
@@ -56,30 +62,34 @@ class JobRemoval:
         self._lock = threading.Lock()
         self._in_hand: Counter[str] = Counter()  # ids that another call is at work on
 
-    def remove(self, job: Job, *, why: str) -> bool:
-        """Delete an ended job; False when it has changed meanwhile: then nothing was done.
+    def remove(self, job: Job, *, why: str, audit: Audit | None = None) -> bool:
+        """Delete an ended job; False when it has changed meanwhile or is held: then nothing was done.
+
+        What `audit` says of the job is stored with the deletion, and stays when the job is gone.
 
         Files that can't be removed are logged, and tried again by `finish`. Raises StoreUnavailable, also
         when the place of all files can't be reached, and StorageFull.
         """
-        return bool(self.remove_all([job], why=why, rest=_on_and_on))
+        return bool(self.remove_all([job], why=why, rest=_on_and_on, audit=audit))
 
-    def remove_all(self, jobs: Sequence[Job], *, why: str, rest: Callable[[], None]) -> list[Job]:
+    def remove_all(
+        self, jobs: Sequence[Job], *, why: str, rest: Callable[[], None], audit: Audit | None = None
+    ) -> list[Job]:
         """As `remove` for all of these, their rows in one commit; those that were deleted.
 
         `rest` is called often; if it raises, what is then half done is left to `finish`.
         """
         gone: list[Job] = []
-        with self._taking([job.id for job in jobs]), self._folders() as folders:
+        with self._holding(jobs) as free, self._taking(free), self._folders() as folders:
             refused: list[Job] = []
-            for job in self._delete_rows(jobs, refused, why):
+            for job in self._delete_rows(free, refused, why, audit):
                 gone.append(job)
                 _remove_files(job.id, folders, rest)
             if refused:
                 # One by one: the files of each make room for the rows of the next.
                 with self._ballast.released():
                     for job in refused:
-                        if self._store.delete(job).result():
+                        if self._store.delete(job, audit=audit(job) if audit else None).result():
                             _tell(job, why)
                             gone.append(job)
                             _remove_files(job.id, folders, rest)
@@ -99,9 +109,11 @@ class JobRemoval:
 
     # ------------------------------------------------------------ rows
 
-    def _delete_rows(self, jobs: Sequence[Job], refused: list[Job], why: str) -> list[Job]:
+    def _delete_rows(
+        self, jobs: Sequence[Job], refused: list[Job], why: str, audit: Audit | None
+    ) -> list[Job]:
         """Those deleted; `refused` gets those that found no room on the disk."""
-        asked = [(job, self._store.delete(job)) for job in jobs]
+        asked = [(job, self._store.delete(job, audit=audit(job) if audit else None)) for job in jobs]
         gone: list[Job] = []
         trouble: Exception | None = None
         for job, future in asked:
@@ -145,7 +157,18 @@ class JobRemoval:
             yield folders
 
     @contextmanager
-    def _taking(self, job_ids: list[str]) -> Iterator[None]:
+    def _holding(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Those that nobody else holds."""
+        held = [job for job in jobs if self._held.hold(job.id)]
+        try:
+            yield held
+        finally:
+            for job in held:
+                self._held.release(job.id)
+
+    @contextmanager
+    def _taking(self, jobs: Sequence[Job]) -> Iterator[None]:
+        job_ids = [job.id for job in jobs]
         with self._lock:
             self._in_hand.update(job_ids)
         try:
@@ -229,7 +252,7 @@ def _moved(job_id: str, folders: _Folders) -> Iterator[tuple[int, str]]:
             if error.errno in _TAKEN:  # by an earlier one of the same id: both go
                 yield folders.trash_fd, name
                 continue
-            if error.errno not in _IMMOVABLE:
+            if error.errno not in IMMOVABLE:
                 raise
             yield folders.jobs_fd, job_id
             return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 from runner.data_dir import DataDir
 from runner.errors import RunnerError
 from runner.job_damage import Finding, JobDamage
+from runner.side_files import own_folders
 from runner.stores.sql import salvage, sqlite, swap
 from runner.stores.sql.condition import Condition, condition_of
 
@@ -70,13 +71,14 @@ def _carry_out(finding: Finding) -> None:
 
 def _findings(settings: RunnerSettings, data_dir_fd: int) -> Iterator[Finding]:
     damage = JobDamage(data_dir_fd)
+    temporary = own_folders(f"/proc/self/fd/{data_dir_fd}")  # removed by the next start
     if settings.database_url.startswith("memory:"):
-        yield from damage.find({}, frozenset())  # it has forgotten them all
+        yield from damage.find({}, temporary)  # it has forgotten them all
         return
     store = os.path.realpath(sqlite.path_of(settings.database_url))
     condition = yield from _store_findings(store)
     rows: Mapping[str, Row] | None = {} if condition.kind == "missing" else condition.jobs
-    yield from damage.find(rows, condition.leftovers)
+    yield from damage.find(rows, condition.leftovers | temporary)
 
 
 def _store_findings(store: str) -> Generator[Finding, None, Condition]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from runner.access import RETENTION_NAME, Action, AuditRecord, Quota
 from runner.disk_usage import DiskUsage
 from runner.errors import JobNotFound, StorageFull, StoreUnavailable
 from runner.pace import Pace, Stopped
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from runner.access_store import AccessStore
+    from runner.job_store import EndedJob, JobStore
     from runner.jobs import Job
-    from runner.ports import EndedJob, JobStore
     from runner.removal import JobRemoval
 
 _log = structlog.get_logger(__name__)
@@ -28,7 +30,9 @@ _COUNTING_SHARE: Final = 0.02
 _DELETING_SHARE: Final = 0.25
 _JUMP_S: Final = 60.0
 _AFTER_A_JUMP_S: Final = 3600.0
+_RECORDS_AT_ONCE: Final = 200
 _LOW_MARK: Final = 0.95  # once over the limit, down to this part of it
+_NO_QUOTA: Final = Quota()
 
 
 class Clock(Protocol):
@@ -47,6 +51,7 @@ class Retention:
     Only jobs that have ended are deleted, each by a compare-and-set on the version it was seen with. Age
     counts from `completed_at`. Where the wall clock has moved against the steady one by more than a
     minute since the last look, nothing is deleted for an hour: jobs that look old then may be young.
+    Records of the audit go by their age, too.
     Trouble of the store or the disk puts things off to the next sweep.
     """
 
@@ -58,6 +63,10 @@ class Retention:
         removal: JobRemoval,
         retention_s: float | None,
         max_data_bytes: int | None,
+        access: AccessStore | None = None,
+        tenant_quota: Quota = _NO_QUOTA,
+        audit_s: float | None = None,
+        sweep_versions: Callable[[Callable[[], None]], None] | None = None,
         clock: Clock | None = None,
         first_after_s: float = 300.0,
         every_s: float = 600.0,
@@ -65,12 +74,17 @@ class Retention:
     ) -> None:
         """Times in seconds: the first sweep after `start`, between sweeps, and between countings.
 
+        `sweep_versions` is called with what is to be called often: workflows that no job has go as well.
         The first sweep waits until a clock that was wrong at boot has been set.
         """
         self._store = store
         self._removal = removal
         self._retention_s = retention_s
         self._max_data_bytes = max_data_bytes
+        self._access = access
+        self._tenant_quota = tenant_quota
+        self._audit_s = audit_s
+        self._sweep_versions = sweep_versions
         self._clock = clock or SystemClock()
         self._every_s = every_s
         self._count_every_s = count_every_s
@@ -90,6 +104,14 @@ class Retention:
         Up to some minutes old, with a million jobs.
         """
         return self._usage.used_bytes
+
+    def bytes_of_tenant(self, tenant: str) -> int | None:
+        """As `used_bytes`, of the files of one tenant's jobs."""
+        return self._usage.bytes_of_tenant(tenant)
+
+    def grown(self, job_id: str) -> None:
+        """Something was added to an ended job's files."""
+        self._usage.grown(job_id)
 
     def start(self) -> None:
         self._thread.start()
@@ -122,13 +144,19 @@ class Retention:
 
     def _turn(self) -> None:
         self._sweep()
-        if self._max_data_bytes is None:
+        if self._max_data_bytes is None and not self._limits_tenants():
             return  # nothing asks how much there is: no disk is kept busy with it
         self._counting.begin()
         for _ in self._usage.count(self._counting.rest):
             self._sweep()
             self._counting.begin()
         self._sweep()
+
+    def _limits_tenants(self) -> bool:
+        if self._tenant_quota.max_bytes is not None:
+            return True
+        quotas = {} if self._access is None else self._access.quotas()
+        return any(quota.max_bytes is not None for quota in quotas.values())
 
     def _finish(self) -> None:
         self._deleting.begin()
@@ -147,6 +175,10 @@ class Retention:
             self._finish()
             if self._retention_s is not None:
                 self._delete_older_than(timedelta(seconds=self._retention_s))
+            if self._access is not None and self._audit_s is not None:
+                self._forget_audit(self._access, timedelta(seconds=self._audit_s))
+            if self._sweep_versions is not None:
+                self._sweep_versions(self._deleting.rest)
         limit = self._max_data_bytes
         if limit is not None and self._steady_s >= self._limit_due_s and not self._keep_within(limit):
             self._limit_due_s = self._steady_s + self._every_s
@@ -174,6 +206,13 @@ class Retention:
             if len(page) < _AT_ONCE or page[-1].completed_at > now - age:
                 return
             after = page[-1]
+
+    def _forget_audit(self, access: AccessStore, age: timedelta) -> None:
+        while self._may_delete():
+            before = datetime.fromtimestamp(self._wall_s, UTC) - age
+            if not access.forget_audit(before, limit=_RECORDS_AT_ONCE).result():
+                return
+            self._deleting.rest()
 
     def _keep_within(self, limit_bytes: int) -> bool:
         """Delete the oldest while there is too much; whether the limit is kept now."""
@@ -219,7 +258,10 @@ class Retention:
     def _delete(self, ended: Sequence[EndedJob], *, why: str) -> None:
         jobs = [job for short in ended if (job := self._unchanged(short))]
         if jobs:
-            gone = {job.id for job in self._removal.remove_all(jobs, why=why, rest=self._deleting.rest)}
+            removed = self._removal.remove_all(
+                jobs, why=why, rest=self._deleting.rest, audit=lambda job: _deleted(job, why)
+            )
+            gone = {job.id for job in removed}
             self._usage.forget([short for short in ended if short.id in gone])
         self._deleting.rest()
 
@@ -230,6 +272,11 @@ class Retention:
         except JobNotFound:
             return None
         return job if job.status.is_terminal and job.completed_at == ended.completed_at else None
+
+
+def _deleted(job: Job, why: str) -> AuditRecord:
+    told = {"name": job.spec.name, "status": job.status.value, "why": why}
+    return AuditRecord(datetime.now(UTC), RETENTION_NAME, job.tenant, Action.JOB_DELETED, job.id, data=told)
 
 
 def _is_older(job: EndedJob, now: datetime, age: timedelta) -> bool:

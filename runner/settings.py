@@ -8,7 +8,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from runner.access import Quota
+from runner.isolation.probe import DEFAULT_WRITABLE
+from runner.isolation.uids import UidRange
+
 EngineName = Literal["mock", "snakemake"]
+SoftwareDeployment = Literal["conda", "apptainer", "env-modules"]
 OnShutdown = Literal["detach", "drain", "stop"]
 
 
@@ -34,11 +39,31 @@ class RunnerSettings(BaseModel):
     snakemake: str = "snakemake"
     python: str = sys.executable
     workflows_dir: Path
+    profiles_dir: Path | None = None
+    executors: tuple[str, ...] = ("local",)
+    software_deployment: tuple[SoftwareDeployment, ...] = ()
+    workflow_uploads: bool = False
+    max_attachment_bytes: int = Field(default=100 * 2**20, ge=0)
     max_cores: int = Field(ge=1)
     max_pending: int = Field(default=100_000, ge=1)
+    tenant_quota: Quota = Quota()  # of a tenant that has none of its own
+    audit_s: float = Field(default=365 * 86_400.0, gt=0)
     stop_grace_s: float = Field(default=10.0, ge=0)
     log_limit_bytes: int = Field(default=256 * 2**20, ge=64 * 2**10)
     default_timeout_s: float | None = Field(default=None, gt=0)
+    max_timeout_s: float | None = Field(default=None, gt=0)
+    plan_timeout_s: float = Field(default=60.0, gt=0)
+    report_timeout_s: float = Field(default=300.0, gt=0)
+    default_memory_mb: int | None = Field(default=None, ge=16)
+    max_memory_mb: int | None = Field(default=None, ge=16)
+    default_cores: int = Field(default=1, ge=1)
+    max_job_cores: int | None = Field(default=None, ge=1)
+    max_processes: int = Field(default=4096, ge=16)
+    isolation: str = "auto"
+    user: str | None = None
+    job_uids: UidRange = UidRange(1_900_000_000, 1_900_009_999)
+    job_readable: tuple[str, ...] = ()
+    job_writable: tuple[str, ...] = DEFAULT_WRITABLE
     on_shutdown: OnShutdown = "detach"
     shutdown_s: float = Field(default=10.0, ge=2)
     retention_s: float | None = Field(default=None, gt=0)

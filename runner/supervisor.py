@@ -2,73 +2,48 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
-from runner.attempt_files import AttemptFiles
+from runner.active_jobs import ActiveJobs
 from runner.attempt_results import AttemptResults
 from runner.core_queue import CoreQueue
-from runner.errors import (
-    BackendUnavailable,
-    EngineUnavailable,
-    JobNotFound,
-    StorageFull,
-    StoreUnavailable,
-    WorkflowNotFound,
-)
-from runner.jobs import (
-    Change,
-    Job,
-    JobStatus,
-    Outcome,
-    claimed,
-    progressed,
-)
+from runner.errors import BackendUnavailable, StorageFull, StoreUnavailable
+from runner.job_store import Update
+from runner.jobs import Change, JobStatus, claimed
 from runner.launch_queue import LaunchQueue
-from runner.outcomes import cancelled_before_start, launch_failed, update_for
-from runner.ports import Ended, Handle, LaunchRequest, Lost, NotStarted, Running, Update
-from runner.sampler import Sample, Sampler
+from runner.launching import Launching, failure
+from runner.occupied_cores import OccupiedCores
+from runner.outcomes import cancelled_before_start, launch_failed
+from runner.ports import Ended, Handle, Lost, NotStarted, Running, Vacated
+from runner.recorder import Recorder
 from runner.wind_down import Step, WindDown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from runner.active_jobs import ActiveJob
+    from runner.held_jobs import HeldJobs
+    from runner.job_store import JobStore
     from runner.jobs import JobEvent
-    from runner.ports import (
-        Backend,
-        Engine,
-        EventBus,
-        JobStore,
-        LogStore,
-        Observation,
-        WorkflowRegistry,
-    )
+    from runner.log_store import LogStore
+    from runner.ports import Backend, Engine, EventBus, Observation, WorkflowPins
+    from runner.quotas import CoreQuotas
     from runner.settings import RunnerSettings
+    from runner.side_runs import SideRuns
+    from runner.uploads import Uploads
 
 _log = structlog.get_logger(__name__)
 
 _ANY_CORES = 2**31 - 1
 _RETRY_S = 1.0
 """How long to wait before asking a store or backend again that could not answer."""
-_PASSING = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
-)
-"""What ails the machine and not the job: it waits, and starts once that is over."""
-
-
-@dataclass(slots=True)
-class _Active:
-    """A running job as the supervisor knows it: the newest row it has seen."""
-
-    job: Job
-    handle: Handle
+_SIDE_RUNS_END_WITHIN_S = 2.0
 
 
 class Supervisor:
@@ -79,36 +54,46 @@ class Supervisor:
         *,
         settings: RunnerSettings,
         store: JobStore,
+        quotas: CoreQuotas,
         backend: Backend,
         engine: Engine,
-        workflows: WorkflowRegistry,
+        pins: WorkflowPins,
+        uploads: Uploads,
         logs: LogStore,
         bus: EventBus,
+        isolation: Callable[[], str],
+        side_runs: SideRuns,
+        held: HeldJobs,
     ) -> None:
+        """`isolation` is what is told of a job that is started now."""
         self._settings = settings
         self._store = store
         self._backend = backend
-        self._engine = engine
-        self._workflows = workflows
+        self._launching = Launching(
+            settings.data_dir, engine=engine, backend=backend, pins=pins, uploads=uploads
+        )
         self._bus = bus
-        self._sampler = Sampler(self._receive_samples)
+        self._isolation = isolation
+        self._side_runs = side_runs
+        self._held = held
+        self._queue = CoreQueue(store, quotas, settings.max_cores)
+        self._occupied = OccupiedCores(store, self._queue)
+        self._jobs = ActiveJobs(self._queue, self._occupied)
+        self._recorder = Recorder(store, self._jobs, release=self._release, wake=backend.wake)
         self._results = AttemptResults(
             data_dir=settings.data_dir,
             engine=engine,
             logs=logs,
-            sampler=self._sampler,
+            report=self._recorder.receive,
+            wake=backend.wake,
             top_pid=backend.top_pid,
         )
-        self._active: dict[str, _Active] = {}
-        self._queue = CoreQueue(store, settings.max_cores)
-        self._outcomes: list[tuple[Handle, Outcome]] = []  # to be recorded
         self._launches = LaunchQueue()  # claimed, to be launched
         self._retry_at: float | None = None
         self._in_doubt = False  # the store may have done what it said it had not
         self._wind_down: WindDown | None = None
         # Filled by other threads; everything else belongs to the supervisor's.
         self._asked: deque[JobEvent] = deque()
-        self._samples: deque[Sample] = deque()
         self._may_claim = True
         self._stopping = threading.Event()
         self._winding_down = threading.Event()
@@ -122,9 +107,10 @@ class Supervisor:
         """Recover every running job, then supervise. Raises StoreUnavailable, BackendUnavailable."""
         self._backend.start()
         self._unsubscribe = self._bus.subscribe(self._hear)
+        self._side_runs.find_again()
         self._find_again()
         self._warn_of_too_large()
-        self._sampler.start()
+        self._results.start()
         self._thread.start()
 
     def is_alive(self) -> bool:
@@ -150,11 +136,12 @@ class Supervisor:
     def close(self) -> None:
         """Stop supervising; jobs go on and are found again at the next start."""
         self._unsubscribe()
+        self._side_runs.close(_SIDE_RUNS_END_WITHIN_S)
         self._stopping.set()
         self._backend.wake()
         if self._thread.is_alive():
             self._thread.join()
-        self._sampler.close()
+        self._results.close()
         self._backend.close()
 
     def _hear(self, event: JobEvent) -> None:
@@ -170,10 +157,6 @@ class Supervisor:
                 self._backend.wake()
             case _:
                 pass
-
-    def _receive_samples(self, samples: Sequence[Sample]) -> None:
-        self._samples.extend(samples)
-        self._backend.wake()
 
     # ------------------------------------------------------------ the loop
 
@@ -191,12 +174,15 @@ class Supervisor:
 
     def _turn(self) -> None:
         for handle, observation in self._backend.wait(self._timeout_s()):
-            self._observed(handle, observation)
+            if not self._side_runs.observed(handle, observation):
+                self._observed(handle, observation)
+        self._side_runs.turn()
+        self._end_those_read()
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._retry_at = None
             self._may_claim = True
         self._stop_cancelled()
-        self._record()
+        self._recorder.write()
         if self._winding_down.is_set():
             self._wind_down_on()
         elif self._retry_at is None:
@@ -225,7 +211,7 @@ class Supervisor:
             how, within_s = self._settings.on_shutdown, self._settings.shutdown_s
             self._wind_down = WindDown(how, within_s=within_s, stop_grace_s=self._settings.stop_grace_s)
         step = self._wind_down.step()
-        started = [a.handle for a in self._active.values() if a.handle not in self._launches]
+        started = [handle for handle in self._jobs.handles() if handle not in self._launches]
         match step:
             case Step.WAIT:
                 pass
@@ -245,9 +231,9 @@ class Supervisor:
     def _find_again(self) -> None:
         """Take up every job the store calls running and nobody here knows, by what its files say."""
         for job in self._store.running():
-            if job.id in self._active:
+            if job.id in self._jobs:
                 continue
-            handle = self._take(job)
+            handle = self._jobs.take(job)
             observation = self._backend.observe(handle)
             _log.info("job.recovered", job_id=job.id, attempt=job.attempt, found=type(observation).__name__)
             if isinstance(observation, NotStarted) and job.cancel_requested_at is None:
@@ -256,129 +242,74 @@ class Supervisor:
             self._observed(handle, observation)
             if job.cancel_requested_at is not None and isinstance(observation, Running):
                 self._backend.stop(handle, why="cancel")
+        self._occupied.find_again(self._backend.survivors())
         self._in_doubt = False
 
     def _warn_of_too_large(self) -> None:
         """Jobs accepted when there were more cores wait until there are again."""
         most = self._settings.max_cores
-        waiting = self._store.pending(max_cores=_ANY_CORES, limit=1000)
+        waiting = self._store.pending(max_cores=_ANY_CORES, limit=50)  # each may be a megabyte
         too_large = [job.id for job in waiting if job.spec.cores > most]
         if too_large:
             _log.warning("supervisor.jobs_too_large", jobs=len(too_large), first=too_large[0], max_cores=most)
 
-    def _take(self, job: Job) -> Handle:
-        handle = Handle(job.id, job.attempt)
-        self._active[job.id] = _Active(job, handle)
-        self._queue.take(job)
-        return handle
-
-    def _release(self, active: _Active) -> None:
+    def _release(self, active: ActiveJob) -> None:
         self._launches.discard(active.handle)
-        del self._active[active.job.id]
-        self._queue.release(active.job)
+        self._jobs.release(active)
         self._may_claim = True
-
-    def _known(self, handle: Handle) -> _Active | None:
-        active = self._active.get(handle.job_id)
-        return active if active is not None and active.handle == handle else None
 
     # ------------------------------------------------------------ observing
 
     def _observed(self, handle: Handle, observation: Observation) -> None:
-        active = self._known(handle)
+        active = self._jobs.find(handle)
+        if isinstance(observation, Vacated) and self._occupied.vacate(handle, is_recorded=active is None):
+            self._may_claim = True
         if active is None:
             return
         match observation:
+            case Vacated():
+                pass
             case Running():
                 self._results.watch(handle)
             case NotStarted() if active.job.cancel_requested_at is not None:
                 self._results.forget(handle)
-                self._outcomes.append((handle, cancelled_before_start()))
+                self._recorder.end(handle, cancelled_before_start())
             case NotStarted():
                 self._launches.postpone(handle)
             case Ended() | Lost():
-                self._outcomes.append((handle, self._results.outcome(active.job, handle, observation)))
+                if isinstance(observation, Ended) and observation.record.survivors:
+                    self._occupied.keep(handle, active.job)
+                self._end(active, observation)
             case _:
                 assert_never(observation)
+
+    def _end(self, active: ActiveJob, observation: Ended | Lost) -> None:
+        """Take down how it ended: at once, or when all that it told has been read."""
+        outcome = self._results.outcome(active.job, active.handle, observation)
+        if outcome is not None:
+            self._recorder.end(active.handle, outcome)
+
+    def _end_those_read(self) -> None:
+        for handle, observation in self._results.read_out():
+            active = self._jobs.find(handle)
+            if active is not None:
+                self._end(active, observation)
+            else:
+                self._results.forget(handle)
 
     # ------------------------------------------------------------ stopping
 
     def _stop_cancelled(self) -> None:
         while self._asked:
             event = self._asked[0]
-            active = self._active.get(event.job_id)
-            if active is not None and active.job.attempt == event.attempt:
+            active = self._jobs.find(Handle(event.job_id, event.attempt))
+            if active is not None:
                 active.job = self._store.get(event.job_id)
                 if self._launches.discard(active.handle):
-                    self._outcomes.append((active.handle, cancelled_before_start()))
+                    self._recorder.end(active.handle, cancelled_before_start())
                 else:
                     self._backend.stop(active.handle, why="cancel")
             self._asked.popleft()
-
-    # ------------------------------------------------------------ recording
-
-    def _record(self) -> None:
-        """Write down outcomes and samples in one transaction; what loses its race is written again."""
-        samples = self._latest_samples()
-        if not self._outcomes and not samples:
-            return
-        outcomes = [
-            (active, outcome) for handle, outcome in self._outcomes if (active := self._known(handle))
-        ]
-        updates = [update_for(active.job, outcome) for active, outcome in outcomes]
-        done = {id(active) for active, _ in outcomes}
-        sampled = [(a, s) for a, s in samples if id(a) not in done]
-        now = datetime.now(UTC)
-        updates += [
-            Update(a.job, progressed(a.job, now, s.progress, s.usage), Change.PROGRESSED) for a, s in sampled
-        ]
-        stored = self._store.update(updates).result()
-        self._outcomes.clear()
-        for (active, outcome), job in zip(outcomes, stored, strict=False):
-            if job is None:
-                self._refresh(active)
-                self._outcomes.append((active.handle, outcome))
-                self._backend.wake()
-            else:
-                self._log_end(job, outcome)
-                self._release(active)
-        for (active, _), job in zip(sampled, stored[len(outcomes) :], strict=True):
-            if job is None:
-                self._refresh(active)  # the next sample tells again
-            else:
-                active.job = job
-
-    def _refresh(self, active: _Active) -> None:
-        """After a lost race: the row as it is now; a row that runs no more is not ours any longer."""
-        try:
-            active.job = self._store.get(active.job.id)
-        except JobNotFound:
-            self._release(active)
-            return
-        if active.job.status is not JobStatus.RUNNING:
-            self._release(active)
-
-    def _latest_samples(self) -> list[tuple[_Active, Sample]]:
-        latest: dict[Handle, Sample] = {}
-        while self._samples:
-            sample = self._samples.popleft()
-            before = latest.get(sample.handle)
-            if before is not None:
-                sample = Sample(
-                    sample.handle, sample.progress or before.progress, sample.usage or before.usage
-                )
-            latest[sample.handle] = sample
-        return [(active, sample) for handle, sample in latest.items() if (active := self._known(handle))]
-
-    def _log_end(self, job: Job, outcome: Outcome) -> None:
-        _log.info(
-            "job.ended",
-            job_id=job.id,
-            status=job.status.value,
-            reason=outcome.reason.value,
-            exit_code=outcome.exit_code,
-            exit_signal=outcome.exit_signal,
-        )
 
     # ------------------------------------------------------------ claiming
 
@@ -389,10 +320,10 @@ class Supervisor:
         if not chosen:
             return
         now = datetime.now(UTC)
-        updates = [Update(job, claimed(job, now), Change.CLAIMED) for job in chosen]
+        updates = [Update(job, claimed(job, now, self._isolation()), Change.CLAIMED) for job in chosen]
         for job in self._store.update(updates).result():
             if job is not None:  # else it was cancelled in between
-                self._launches.add(self._take(job))
+                self._launches.add(self._jobs.take(job))
         self._may_claim = True  # until nothing more fits
 
     # ------------------------------------------------------------ launching
@@ -401,47 +332,34 @@ class Supervisor:
         due = self._launches.take_due()
         while due:
             handle = due.pop(0)
-            active = self._known(handle)
+            active = self._jobs.find(handle)
             if active is None:
                 continue
+            if handle.job_id in self._held or self._occupied.holds(handle.job_id):
+                self._launches.postpone(handle)
+                continue
             try:
-                self._launch(active)
+                self._launching.launch(active.job, handle)
             except BackendUnavailable as error:
                 _log.warning("supervisor.backend_unavailable", detail=str(error))
                 for each in (handle, *due):
                     self._launches.add(each)
                 self._retry_later()
                 return
-            except (EngineUnavailable, WorkflowNotFound) as error:
-                self._fail_launch(handle, str(error))
-            except OSError as error:
-                if error.errno in _PASSING:
-                    _log.warning("supervisor.launch_postponed", job_id=handle.job_id, error=error.strerror)
+            except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others waiting
+                detail = failure(error, handle)
+                if detail is None:
                     self._launches.postpone(handle)
                 else:
-                    self._fail_launch(handle, f"The job's files could not be written: {error.strerror}.")
-            except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others waiting
-                _log.exception("supervisor.launch_failed", job_id=handle.job_id)
-                self._fail_launch(
-                    handle, f"The job could not be launched: {error!r}; the service's log says more."
-                )
-
-    def _launch(self, active: _Active) -> None:
-        job = active.job
-        workflow = self._workflows.get(job.spec.workflow)
-        command = self._engine.command(job, workflow, self._files(active.handle))
-        request = LaunchRequest(active.handle, command, workflow.folder, job.spec.timeout_s)
-        self._backend.launch(request)
-        self._results.watch(active.handle)
+                    self._fail_launch(handle, detail)
+            else:
+                self._results.watch(handle)
 
     def _fail_launch(self, handle: Handle, detail: str) -> None:
         self._launches.discard(handle)
         self._results.forget(handle)
-        self._outcomes.append((handle, launch_failed(detail)))
+        self._recorder.end(handle, launch_failed(detail))
         self._backend.wake()
-
-    def _files(self, handle: Handle) -> AttemptFiles:
-        return AttemptFiles.of(self._settings.data_dir, handle.job_id, handle.attempt)
 
 
 def _nothing() -> None:

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from api import auth_settings
 from api import settings as api_settings
-from runner import bootstrap
-from runner.service import Check
+from runner import checkup
+from runner.health import Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ def run() -> Report:
         given = api_settings.from_environment()
     except api_settings.SettingsError as error:
         return Report((Check("settings", ok=False, detail=str(error)),))
-    return Report((Check("settings", ok=True, detail="valid"), *bootstrap.check(given.runner())))
+    callers = Check("callers", ok=True, detail=auth_settings.who_may_call(given))
+    return Report((Check("settings", ok=True, detail="valid"), callers, *checkup.check(given.runner())))
 
 
 def show(report: Report, *, as_json: bool) -> None:

@@ -64,11 +64,20 @@ def run(*, engine: EngineName, snakemake: str, keep: bool, svg: str | None) -> N
     else:
         settings = {"ENGINE": "snakemake", "SNAKEMAKE": _found(snakemake)}
     console = Console(highlight=False, record=svg is not None)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     directory = Path(tempfile.mkdtemp(prefix="snakeline-demo-"))
     try:
         with ServiceProcess(directory, settings) as service:
             _show(console, service, directory, engine)
+            if interrupts:  # what a destructor or a callback raises is printed, and goes no further
+                raise KeyboardInterrupt
     except (ClientError, ServiceFailed) as error:
         raise DemoFailed(str(error)) from error
     finally:
@@ -80,10 +89,6 @@ def run(*, engine: EngineName, snakemake: str, keep: bool, svg: str | None) -> N
         picture = console.export_svg(title=f"snakeline demo --engine {engine}")
         # Without the fonts that would be fetched from elsewhere: the reader's own will do.
         Path(svg).write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL))
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _found(snakemake: str) -> str:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api import schemas
-from api.documents import BAD_PARAMETER, ETAG, example, header, problems
+from api.callers import Reader, Submitter, reader
+from api.documents import BAD_PARAMETER, ETAG, TOO_MANY_STREAMS, example, header, problems
 from api.etags import matches
-from api.paging import decode_cursor, encode_cursor, next_link
-from api.problems import INVALID_CURSOR, Problem, invalid_header
+from api.job_upload import submit_with_files
+from api.paging import next_link, no_cursor
+from api.problems import invalid_header
 from api.query_names import each_once, no_query
 from api.representations import job_document, job_etag, job_response, json_response
 from api.request_body import read_model
 from api.state import AppState, in_thread, state_of
+from api.upload_requests import MEDIA_TYPE, is_upload
 from api.waiting import Wake
+from runner.callers_jobs import CallersJobs
 from runner.errors import FieldError, InvalidSpec, JobNotFound, WorkflowNotFound
-from runner.jobs import Job
-from runner.ports import JobQuery
+from runner.job_store import JobQuery, Submitted
+from runner.jobs import UPLOADED, Job, JobSpec
 
 router = APIRouter(tags=["jobs"])
 
@@ -57,12 +62,16 @@ def known_id(job_id: str) -> str:
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SubmitJob"}}},
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/SubmitJob"}},
+                MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/SubmitJobWithFiles"}},
+            },
         }
     },
 )
 async def submit_job(
     request: Request,
+    jobs: Submitter,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -77,17 +86,31 @@ async def submit_job(
     if idempotency_key is not None and _KEY.fullmatch(idempotency_key) is None:
         raise invalid_header("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
     state = state_of(request)
-    spec = (await read_model(request, schemas.SubmitJob, state.stop)).spec()
-    try:
-        future = state.service.submit(spec, idempotency_key=idempotency_key)
-    except WorkflowNotFound as error:
-        raise InvalidSpec((FieldError("/workflow", str(error)),)) from None
-    # Shielded: a client that goes away must not turn into a cancelled write of somebody else's group.
-    submitted = await asyncio.shield(asyncio.wrap_future(future))
+    if is_upload(request.method, request.url.path, request.headers.raw):
+        submitted = await submit_with_files(request, state, jobs, idempotency_key)
+    else:
+        spec = (await read_model(request, schemas.SubmitJob, state.stop)).spec()
+        submitted = await _submit(request, state, jobs, spec, idempotency_key)
     headers = {"Location": f"/jobs/{submitted.job.id}"}
     if submitted.replayed:
         headers["Idempotent-Replayed"] = "true"
     return job_response(submitted.job, 201, headers)
+
+
+async def _submit(
+    request: Request, state: AppState, jobs: CallersJobs, spec: JobSpec, idempotency_key: str | None
+) -> Submitted:
+    workflow = None
+    try:
+        if spec.workflow != UPLOADED:  # which is refused
+            workflow = jobs.pinned(spec.workflow)
+            if workflow is None:
+                workflow = await state.pins.run(request, jobs, jobs.pin, spec.workflow)
+        future = jobs.submit(spec, workflow=workflow, idempotency_key=idempotency_key)
+    except WorkflowNotFound as error:
+        raise InvalidSpec((FieldError("/workflow", str(error)),)) from None
+    # Shielded: a client that goes away must not turn into a cancelled write of somebody else's group.
+    return await asyncio.shield(asyncio.wrap_future(future))
 
 
 @router.get(
@@ -104,15 +127,19 @@ async def submit_job(
             503,
             examples={
                 **BAD_PARAMETER,
-                400: example(Problem(INVALID_CURSOR, "Use the next_cursor of an earlier answer as it is.")),
+                400: example(no_cursor()),
             },
         ),
     },
 )
-async def list_jobs(request: Request, filters: Annotated[schemas.ListJobs, Query()]) -> Response:
+async def list_jobs(
+    request: Request, jobs: Reader, filters: Annotated[schemas.ListJobs, Query()]
+) -> Response:
     """Filters hold together; several statuses are alternatives. Follow `next_cursor` or the `Link` header."""
     each_once(request, but=_REPEATABLE)
+    cursors = state_of(request).cursors
     query = JobQuery(
+        tenant=filters.tenant,
         statuses=tuple(filters.status),
         workflow=filters.workflow,
         labels=tuple((key, value) for key, _, value in (label.partition(":") for label in filters.label)),
@@ -121,10 +148,10 @@ async def list_jobs(request: Request, filters: Annotated[schemas.ListJobs, Query
         created_before=filters.created_before,
         order=filters.order,
         limit=filters.limit,
-        after_seq=None if filters.cursor is None else decode_cursor(filters.cursor, filters),
+        after_seq=None if filters.cursor is None else cursors.decode(filters.cursor, filters),
     )
-    page = await in_thread(state_of(request).service.list, query)
-    cursor = encode_cursor(page.items[-1].seq, filters) if page.has_more and page.items else None
+    page = await state_of(request).lists.run(request, jobs, jobs.list, query)
+    cursor = cursors.encode(page.items[-1].seq, filters) if page.has_more and page.items else None
     return json_response(
         {
             "items": [job_document(job) for job in page.items],
@@ -145,11 +172,12 @@ async def list_jobs(request: Request, filters: Annotated[schemas.ListJobs, Query
     responses={
         200: {"headers": ETAG},
         304: {"description": "It is still the version of `If-None-Match`.", "headers": ETAG},
-        **problems(404, 422, 503, examples=BAD_PARAMETER),
+        **problems(404, 422, 429, 503, examples={**BAD_PARAMETER, 429: TOO_MANY_STREAMS}),
     },
 )
 async def get_job(
     request: Request,
+    jobs: Reader,
     job_id: str,
     query: Annotated[schemas.WaitForJob, Query()],
     if_none_match: Annotated[
@@ -164,13 +192,15 @@ async def get_job(
     each_once(request)
     known_id(job_id)
     state = state_of(request)
-    job = await in_thread(state.service.get, job_id)
+    job = await in_thread(jobs.get, job_id)
     if (
         query.wait > 0
         and _is_unchanged(job, if_none_match)
         and not (if_none_match is None and job.status.is_terminal)
     ):
-        job = await _next_version(request, state, job, query.wait)
+        with state.streams.open(request.scope):
+            job = await _next_version(request, state, jobs, job, query.wait)
+        await reader(request)  # what may be read was decided a long poll ago
     if if_none_match is not None and matches(if_none_match, job_etag(job)):
         return Response(status_code=304, headers={"ETag": job_etag(job)})
     return job_response(job)
@@ -180,14 +210,16 @@ def _is_unchanged(job: Job, if_none_match: str | None) -> bool:
     return if_none_match is None or matches(if_none_match, job_etag(job))
 
 
-async def _next_version(request: Request, state: AppState, known: Job, wait_s: float) -> Job:
+async def _next_version(
+    request: Request, state: AppState, jobs: CallersJobs, known: Job, wait_s: float
+) -> Job:
     """The first version of the job after `known`, or the same when `wait_s` is up."""
     deadline = time.monotonic() + wait_s
-    async with Wake(state.service, known.id, state.stop, request.receive) as wake:
+    async with Wake(partial(jobs.watch, job_id=known.id), state.stop, request.receive) as wake:
         while True:
             # Subscribed first, then looked: a change between the two is seen by one or the other.
             wake.clear()
-            job = await in_thread(state.service.get, known.id)
+            job = await in_thread(jobs.get, known.id)
             left_s = deadline - time.monotonic()
             if job.version != known.version or left_s <= 0 or wake.is_over:
                 return job
@@ -203,10 +235,11 @@ async def _next_version(request: Request, state: AppState, known: Job, wait_s: f
     response_description="The job. A running one is `cancelled` only once its last process is gone.",
     responses={202: {"headers": ETAG}, **problems(404, 409, 413, 422, 503, 507, examples=BAD_PARAMETER)},
 )
-async def cancel_job(request: Request, job_id: str) -> Response:
+async def cancel_job(request: Request, jobs: Submitter, job_id: str) -> Response:
     """Asking twice is one request. 409 when the job has ended."""
     no_query(request)
-    return job_response(await in_thread(state_of(request).service.cancel, known_id(job_id)), 202)
+    changes = state_of(request).changes
+    return job_response(await changes.run(request, jobs, jobs.cancel, known_id(job_id)), 202)
 
 
 @router.post(
@@ -216,12 +249,13 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     status_code=202,
     response_model=schemas.Job,
     response_description="The job, pending again, as a new attempt.",
-    responses={202: {"headers": ETAG}, **problems(404, 409, 413, 422, 503, 507, examples=BAD_PARAMETER)},
+    responses={202: {"headers": ETAG}, **problems(404, 409, 413, 422, 429, 503, 507, examples=BAD_PARAMETER)},
 )
-async def retry_job(request: Request, job_id: str) -> Response:
+async def retry_job(request: Request, jobs: Submitter, job_id: str) -> Response:
     """A new attempt in the same working directory: Snakemake resumes. Earlier logs stay."""
     no_query(request)
-    return job_response(await in_thread(state_of(request).service.retry, known_id(job_id)), 202)
+    changes = state_of(request).changes
+    return job_response(await changes.run(request, jobs, jobs.retry, known_id(job_id)), 202)
 
 
 @router.delete(
@@ -233,8 +267,8 @@ async def retry_job(request: Request, job_id: str) -> Response:
     response_description="The job and all its files are gone.",
     responses=problems(404, 409, 413, 422, 503, 507, examples=BAD_PARAMETER),
 )
-async def delete_job(request: Request, job_id: str) -> Response:
+async def delete_job(request: Request, jobs: Submitter, job_id: str) -> Response:
     """Its row, logs and working directory. 409 while it is pending or running."""
     no_query(request)
-    await in_thread(state_of(request).service.delete, known_id(job_id))
+    await state_of(request).changes.run(request, jobs, jobs.delete, known_id(job_id))
     return Response(status_code=204)

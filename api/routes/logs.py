@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api import schemas
-from api.documents import BAD_PARAMETER, header, problems
+from api.callers import Reader, may_still_read
+from api.documents import BAD_PARAMETER, TOO_MANY_STREAMS, header, parts, problems
 from api.etags import matches
 from api.log_range import Span, Unsatisfiable, kept, parse_range
 from api.log_response import LogResponse
@@ -16,9 +18,10 @@ from api.log_stream import FollowResponse
 from api.problems import RANGE_NOT_SATISFIABLE, Problem, invalid_header, invalid_query
 from api.query_names import each_once
 from api.routes.jobs import known_id
-from api.state import AppState, in_thread, state_of
+from api.state import in_thread, state_of
+from runner.callers_jobs import CallersJobs
 from runner.jobs import Job
-from runner.ports import Gap, Log
+from runner.log_store import Gap, Log
 
 router = APIRouter(tags=["logs"])
 
@@ -59,7 +62,7 @@ class _Look:
     def headers(self) -> dict[str, str]:
         headers = {
             "Accept-Ranges": "bytes",
-            "Cache-Control": "no-cache",
+            "Cache-Control": "private, no-cache",
             "X-Log-Attempt": str(self.attempt),
             "X-Log-Size": str(self.size),
         }
@@ -94,17 +97,13 @@ _HEADERS_OUT = {
             "content": {**_TEXT_CONTENT, **_EVENT_CONTENT},
             "headers": _HEADERS_OUT,
         },
-        206: {
-            "description": "The bytes of `Range`.",
-            "content": _TEXT_CONTENT,
-            "headers": {**_HEADERS_OUT, "Content-Range": header("`bytes first-last/size`")},
-        },
-        304: {"description": "It is still the log of `If-None-Match`."},
-        **problems(404, 416, 422, 503, examples=BAD_PARAMETER),
+        **parts("log", _TEXT_CONTENT, _HEADERS_OUT),
+        **problems(404, 416, 422, 429, 503, examples={**BAD_PARAMETER, 429: TOO_MANY_STREAMS}),
     },
 )
 async def get_job_log(
     request: Request,
+    jobs: Reader,
     job_id: str,
     query: Annotated[schemas.ReadLog, Query()],
     *,
@@ -128,14 +127,13 @@ async def get_job_log(
     known_id(job_id)
     if query.tail is not None and (query.offset is not None or query.limit is not None):
         raise invalid_query("tail", "cannot be combined with offset or limit")
-    state = state_of(request)
     if query.follow:
         return await _follow(
-            state, job_id, query, as_events="text/event-stream" in accept, resume=last_event_id
+            request, jobs, job_id, query, as_events="text/event-stream" in accept, resume=last_event_id
         )
-    look = await in_thread(_look, state, job_id, query.attempt)
+    look = await in_thread(_look, jobs, job_id, query.attempt)
     if query.tail is not None:
-        start = await in_thread(look.log.tail_offset, query.tail) if query.tail else look.size
+        start = await _tail_offset(request, jobs, look, query.tail)
         span = Span(min(start, look.size), look.size)
         return _answer(look, span, marked=True, headers={"X-Log-Offset": str(span.start)})
     if query.offset is not None or query.limit is not None:
@@ -157,14 +155,20 @@ async def get_job_log(
     return _answer(look, Span(0, look.size), marked=True)
 
 
-def _look(state: AppState, job_id: str, attempt: int | None) -> _Look:
+def _look(jobs: CallersJobs, job_id: str, attempt: int | None) -> _Look:
     # The job first: a log that is complete by the job's word is complete when its size is taken.
-    job, number, log = state.service.log(job_id, attempt)
+    job, number, log = jobs.log(job_id, attempt)
     size = log.size()
     gap = log.gap()
     if gap is not None and gap.end > size:
         size = log.size()  # it grew, and lost its middle, between the two looks
     return _Look(job, number, log, size, gap)
+
+
+async def _tail_offset(request: Request, jobs: CallersJobs, look: _Look, lines: int) -> int:
+    if lines == 0:
+        return look.size
+    return await state_of(request).tail_searches.run(request, jobs, look.log.tail_offset, lines)
 
 
 def _slice(look: _Look, offset: int, limit: int | None) -> Response:
@@ -192,20 +196,35 @@ def _answer(
 
 
 async def _follow(
-    state: AppState, job_id: str, query: schemas.ReadLog, *, as_events: bool, resume: str | None
+    request: Request,
+    jobs: CallersJobs,
+    job_id: str,
+    query: schemas.ReadLog,
+    *,
+    as_events: bool,
+    resume: str | None,
 ) -> Response:
+    state = state_of(request)
     if query.limit is not None:
         raise invalid_query("limit", "cannot be combined with follow")
-    look = await in_thread(_look, state, job_id, query.attempt)
+    look = await in_thread(_look, jobs, job_id, query.attempt)
     if as_events and resume:
         if not (resume.isascii() and resume.isdigit() and len(resume) < 20):
             raise invalid_header("Last-Event-ID", "must be the id of an event of this stream: an offset")
         offset = int(resume)
     elif query.tail is not None:
-        offset = await in_thread(look.log.tail_offset, query.tail) if query.tail else look.size
+        offset = await _tail_offset(request, jobs, look, query.tail)
     else:
         offset = query.offset or 0
     headers = {"X-Log-Attempt": str(look.attempt), "X-Log-Offset": str(offset)}
     return FollowResponse(
-        state, look.job, look.attempt, look.log, offset, as_events=as_events, headers=headers
+        state,
+        look.job,
+        look.attempt,
+        look.log,
+        offset,
+        jobs=jobs,
+        as_events=as_events,
+        headers=headers,
+        is_allowed=None if state.authenticator.is_open else partial(may_still_read, request),
     )

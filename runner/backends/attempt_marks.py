@@ -8,13 +8,10 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from runner.disk_trouble import FULL, PASSING
+
 if TYPE_CHECKING:
     from runner.attempt_files import AttemptFiles
-
-PASSING = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
-)
-"""What ails the machine and not the attempt: over when somebody makes room or mounts again."""
 
 RECORD_BYTES = 4096
 RETRY_S = 1.0
@@ -44,7 +41,7 @@ def reserve_record(files: AttemptFiles) -> int:
     try:
         os.posix_fallocate(fd, 0, RECORD_BYTES)
     except OSError as error:  # not every file system can; writing is then tried all the same
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise
     return fd
 

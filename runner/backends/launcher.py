@@ -5,6 +5,7 @@ Started by the service as `python -I [-S] launcher.py SETUP`, with a SOCK_SEQPAC
 pidfd when one was made. It owns nothing: when it ends, shims and jobs go on, and when the socket closes
 it ends.
 
+Where jobs have user ids of their own it is root, and what it is set up to do comes from the monitor.
 It has one thread, so that a fork of it is a whole process. What the engine needs is imported before the
 first fork; a library that starts a thread meanwhile makes it refuse to run engines warm.
 """
@@ -51,7 +52,7 @@ def _preload(setup: dict[str, Any]) -> str | None:
     return None
 
 
-def _run_shim(directory: str, *, warm: bool, title: Any) -> NoReturn:
+def _run_shim(directory: str, *, warm: bool, title: Any, measures: Any, users: Any) -> NoReturn:
     """The child's side of the fork: never returns."""
     code = 1
     signal.set_wakeup_fd(-1)  # before its number can become that of another file
@@ -61,23 +62,37 @@ def _run_shim(directory: str, *, warm: bool, title: Any) -> NoReturn:
         # Found once `_expose` has run, and imported by then.
         from runner.backends import shim  # noqa: PLC0415
         from runner.isolation.processes import close_from, give_way  # noqa: PLC0415
+        from runner.isolation.restraints import hide_memory, show_memory  # noqa: PLC0415
 
+        show_memory()  # or only root could write what it has to
         give_way()
+        hide_memory()
         os.nice(_NICER)
         null = os.open("/dev/null", os.O_RDWR)
         for stdio in (0, 1, 2):
             os.dup2(null, stdio)
         close_from(3)
-        code = shim.main(directory, warm=warm, title=title)
+        code = shim.main(directory, warm=warm, title=title, measures=measures, users=users)
     except BaseException:  # noqa: BLE001 - told to whoever looks into a lost attempt
-        with open(os.path.join(directory, "crash.txt"), "w", encoding="utf-8") as file:
+        if users is not None:
+            users.work_as_service()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(os.path.join(directory, "crash.txt"), flags, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
             traceback.print_exc(file=file)
     finally:
         os._exit(code)
 
 
-def _fork(directory: str, control: socket.socket, *, warm: bool, title: Any) -> None:
+def _fork(
+    directory: str, control: socket.socket, *, warm: bool, title: Any, measures: Any, users: Any
+) -> None:
     answer: dict[str, object]
+    if users is not None and not users.is_attempt(directory):  # we are root, and who asks is not
+        answer = {"directory": directory, "error": "this is no attempt's directory"}
+        control.send(json.dumps(answer).encode())
+        return
+    measures.look()
     try:
         pid = os.fork()
     except OSError as error:
@@ -88,7 +103,7 @@ def _fork(directory: str, control: socket.socket, *, warm: bool, title: Any) -> 
         control.send(json.dumps(answer).encode())
         return
     if pid == 0:
-        _run_shim(directory, warm=warm, title=title)
+        _run_shim(directory, warm=warm, title=title, measures=measures, users=users)
     # Still our unreaped child, so the pid cannot mean anything else.
     handle = os.pidfd_open(pid)
     try:
@@ -99,16 +114,28 @@ def _fork(directory: str, control: socket.socket, *, warm: bool, title: Any) -> 
 
 
 def main(arguments: list[str]) -> int:
+    # What is imported is no garbage; later, a collection in a child would copy pages that it shares with us.
+    gc.disable()
     _default_signals()
     setup = json.loads(arguments[0])
     control = socket.socket(fileno=os.dup(0))
     _expose(setup["packages"])
-    from runner.backends import shim  # noqa: PLC0415 - found once `_expose` has run
+    from runner.backends import engine_run, shim  # noqa: F401, PLC0415 - found once `_expose` has run
+    from runner.isolation.confinement import Measures  # noqa: PLC0415
     from runner.isolation.descriptors import restore_limit  # noqa: PLC0415
+    from runner.isolation.job_users import JobUsers  # noqa: PLC0415
     from runner.isolation.processes import ProcessTitle  # noqa: PLC0415
+    from runner.isolation.restraints import hide_memory, leave_keyring  # noqa: PLC0415
 
-    shim.set_handlers()
+    hide_memory()  # a job of the same user could take over who keeps it
+    engine_run.set_handlers()
     restore_limit(setup["open_files"])
+    measures = Measures.load(setup["measures"])
+    if measures.limits:
+        leave_keyring()  # once for all jobs, in case one cannot have its own
+    users = JobUsers.from_json(setup["users"]) if setup.get("users") else None
+    if users is not None:
+        users.be_signalled_by_service()
     title = ProcessTitle()
     title.set("snakeline-lnch", "snakeline: launcher" + (" (warm)" if setup["warm"] else ""))
     obstacle = _preload(setup)
@@ -116,7 +143,6 @@ def main(arguments: list[str]) -> int:
     control.send(json.dumps({"ready": True, "obstacle": obstacle}).encode())
     gc.collect()
     gc.freeze()
-    gc.disable()  # a collection in a child would copy the pages it shares with us
 
     waker, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -136,7 +162,7 @@ def main(arguments: list[str]) -> int:
             if not message:
                 return 0
             try:
-                _fork(message.decode(), control, warm=warm, title=title)
+                _fork(message.decode(), control, warm=warm, title=title, measures=measures, users=users)
             except ConnectionError:
                 return 0
 

@@ -11,15 +11,17 @@ import subprocess
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from runner.errors import BackendUnavailable
 
 if TYPE_CHECKING:
+    from runner.isolation.confinement import Measures
     from runner.ports import WarmSpec
 
 _PROGRAM = os.path.join(os.path.dirname(__file__), "launcher.py")
 _ANSWER_BYTES = 16384
+_END_WITHIN_S = 5.0
 _READY_WITHIN_S = 300.0  # importing an engine from a slow file system may take long
 _IN_FLIGHT = 32
 """How many launches may wait in the socket: enough to keep the launcher busy, few enough to ask again."""
@@ -66,18 +68,32 @@ class Gone:
 Answer = Ready | Forked | Unseen | Refused | Gone
 
 
-class LauncherProcess:
-    """One launcher. Not thread-safe: it belongs to the supervisor's thread."""
+class StartedLauncher(Protocol):
+    """A launcher's process, whoever has started it, and our end of its socket."""
 
-    def __init__(self, spec: WarmSpec, *, warm: bool, open_files: int) -> None:
-        """Start it; it answers `Ready` once it may be used. Raises BackendUnavailable.
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def socket(self) -> socket.socket: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended by then."""
+
+
+class OwnLauncher:
+    """A launcher that is our child."""
+
+    def __init__(self, spec: WarmSpec, *, warm: bool, open_files: int, measures: Measures) -> None:
+        """Start it. Raises BackendUnavailable.
 
         `warm` says whether engines may run in its forks or must be executed; `open_files` is how many
-        files its forks may open.
+        files its forks may open; `measures` is what keeps jobs apart.
         """
-        self.spec = spec
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise BackendUnavailable(f"The launcher cannot be started: {error.strerror}.") from error
         setup = {
@@ -85,6 +101,7 @@ class LauncherProcess:
             "preload": spec.preload,
             "warm": warm,
             "open_files": open_files,
+            "measures": measures.dump(),
         }
         flags = ["-I", "-S"] if spec.isolated else ["-I"]
         # The padding is room for the titles of the processes forked from it.
@@ -100,12 +117,35 @@ class LauncherProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            ours.close()
+            self.socket.close()
             raise BackendUnavailable(f"{spec.python} could not be started: {error.strerror}.") from error
         finally:
             theirs.close()
-        ours.setblocking(False)
-        self._socket = ours
+
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, timeout_s: float) -> bool:
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+class LauncherProcess:
+    """One launcher. Not thread-safe: it belongs to the supervisor's thread."""
+
+    def __init__(self, started: StartedLauncher, spec: WarmSpec) -> None:
+        """It answers `Ready` once it may be used."""
+        self.spec = spec
+        self._process = started
+        self._socket = started.socket
+        self._socket.setblocking(False)
         self._waiting: deque[str] = deque()
         self._asked: dict[str, None] = {}  # in order, and each once
         self._quiet_since = time.monotonic()
@@ -113,7 +153,7 @@ class LauncherProcess:
 
     @property
     def pid(self) -> int:
-        return int(self._process.pid)
+        return self._process.pid
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -191,8 +231,6 @@ class LauncherProcess:
         self._socket.close()
         if not self.is_ready:  # it may import for a long time yet, and has forked nothing
             self._process.kill()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
+        if not self._process.wait(_END_WITHIN_S):
             self._process.kill()
-            self._process.wait()
+            self._process.wait(_END_WITHIN_S)

@@ -13,27 +13,25 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from runner.attempt_files import (
-    AttemptFiles,
-    ExitRecord,
-    InvalidRecord,
-    lock_holder,
-    segment_bytes,
-)
-from runner.backends.launch_files import write, write_request
-from runner.backends.launcher_process import Forked, Gone, LauncherProcess, Ready, Refused, Unseen
+from runner.attempt_files import AttemptFiles, ExitRecord, InvalidRecord, lock_holder, segment_bytes
+from runner.backends import lost_attempts
+from runner.backends.launch_files import withdraw, write_request
+from runner.backends.launcher_choice import LauncherChoice
+from runner.backends.launcher_process import Forked, Gone, Ready, Refused, Unseen
+from runner.backends.survivor_watch import SurvivorWatch
 from runner.errors import BackendUnavailable
-from runner.isolation.processes import kill_marked
-from runner.ports import Ended, Handle, Lost, NotStarted, Observation, Running, WarmSpec
+from runner.isolation.confinement import Measures
+from runner.ports import Ended, Handle, Lost, NotStarted, Observation, Running, Vacated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.ports import LaunchRequest, StopReason
+    from runner.backends.launcher_process import LauncherProcess
+    from runner.monitor import Monitor
+    from runner.ports import LaunchRequest, StopReason, WarmSpec
 
 _log = structlog.get_logger(__name__)
 
-_RESTARTS_IN_A_ROW = 3
 _LOOK_AGAIN_S = 1.0
 
 
@@ -54,24 +52,29 @@ class LocalBackend:
         log_limit_bytes: int,
         stop_grace_s: float,
         open_files: int,
+        measures: Callable[[], Measures] = Measures,
+        max_processes: int | None = None,
+        monitor: Monitor | None = None,
         nudge_every_s: float = 10.0,
         launcher_within_s: float = 10.0,
     ) -> None:
         """`nudge_every_s`: how soon a shim that was stopped, by its own job or by mistake, is made to go on.
 
+        `measures` tells what keeps jobs apart, and is asked again before each launch as `warm` is.
+        `monitor` does what needs root, where the service is not root and jobs have users of their own.
         `launcher_within_s`: how long a launcher may be silent when asked before it is replaced.
         """
         self._data_dir = data_dir
-        self._warm = warm
-        self._cold = WarmSpec(python, isolated=True, packages={"runner": _runner_folder()}, preload=None)
         self._log_segment_bytes = segment_bytes(log_limit_bytes)
         self._stop_grace_s = stop_grace_s
-        self._open_files = open_files
+        self._max_processes = max_processes
+        self._monitor = monitor
         self._nudge_every_s = nudge_every_s
         self._launcher_within_s = launcher_within_s
+        self._choice = LauncherChoice(
+            python=python, warm=warm, open_files=open_files, measures=measures, monitor=monitor
+        )
         self._launcher: LauncherProcess | None = None
-        self._failures = 0
-        self._unusable: WarmSpec | None = None  # its interpreter or imports end before they are ready
         self._epoll = select.epoll()
         self._closing = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -83,17 +86,25 @@ class LocalBackend:
         self._stops: dict[Handle, tuple[StopReason, bool]] = {}  # not yet ended; why, and whether forced
         self._unwatched: set[Handle] = set()  # runs, but the kernel would not name its process
         self._found: list[tuple[Handle, Observation]] = []
+        self._survivors = SurvivorWatch(data_dir, self._epoll)
         self._nudge_at = 0.0
 
     # ------------------------------------------------------------ launching
 
     def start(self) -> None:
-        self._restart_launcher()
+        self._choice.look()
+        if self._monitor is None:
+            lost_attempts.end_leftovers(self._data_dir, self._choice.measures)
+        self._new_launcher()
 
     def launch(self, request: LaunchRequest) -> None:
         files = self._files(request.handle)
         write_request(
-            files, request, stop_grace_s=self._stop_grace_s, log_segment_bytes=self._log_segment_bytes
+            files,
+            request,
+            stop_grace_s=self._stop_grace_s,
+            log_segment_bytes=self._log_segment_bytes,
+            max_processes=self._max_processes,
         )
         self._request_shim(request.handle, files)
 
@@ -103,40 +114,21 @@ class LocalBackend:
         launcher.request(files.directory)
 
     def _current_launcher(self) -> LauncherProcess:
-        if self._launcher is None or self._wanted() != self._launcher.spec:
-            self._restart_launcher()
-        assert self._launcher is not None
+        if not self._choice.fits(self._launcher) or self._launcher is None:
+            return self._new_launcher()
         return self._launcher
 
-    def _wanted(self) -> WarmSpec:
-        """What the launcher should be; a warm one that could not be had is not tried again unchanged."""
-        spec = self._warm()
-        return self._cold if spec is None or spec == self._unusable else spec
-
-    def _restart_launcher(self) -> None:
+    def _new_launcher(self) -> LauncherProcess:
         """Raises BackendUnavailable. Requests the old one has not answered are asked again of the new one."""
         if self._launcher is not None:
             self._epoll.unregister(self._launcher.fileno())
             self._launcher.close()
             self._launcher = None
-        spec = self._wanted()
-        if self._failures >= _RESTARTS_IN_A_ROW:
-            self._failures = 0
-            if spec is self._cold:
-                raise BackendUnavailable("The launcher ended three times in a row before it was ready.")
-            _log.warning("launcher.cold", detail="It ended three times in a row while importing the engine.")
-            self._unusable, spec = spec, self._cold
-        if spec is not self._cold:
-            try:
-                self._launcher = LauncherProcess(spec, warm=True, open_files=self._open_files)
-            except BackendUnavailable as error:
-                _log.warning("launcher.cold", detail=str(error))
-                self._unusable = spec
-        if self._launcher is None:
-            self._launcher = LauncherProcess(self._cold, warm=False, open_files=self._open_files)
-        self._epoll.register(self._launcher.fileno(), select.EPOLLIN)
+        self._launcher = launcher = self._choice.start()
+        self._epoll.register(launcher.fileno(), select.EPOLLIN)
         for directory in self._launching:
-            self._launcher.request(directory)
+            launcher.request(directory)
+        return launcher
 
     # ------------------------------------------------------------ observing
 
@@ -158,7 +150,7 @@ class LocalBackend:
                     return Running()
                 continue
             if not os.path.exists(files.started) and not os.path.exists(files.exit):
-                if _were_removed(files):
+                if lost_attempts.were_removed(files):
                     return self._lost(handle, "its files were removed while it ran")
                 return NotStarted()
             # Started: the shim held the lock from before that mark until after its record. Only an
@@ -195,10 +187,13 @@ class LocalBackend:
     def _result(self, handle: Handle, files: AttemptFiles) -> Ended | Lost:
         self._stops.pop(handle, None)
         try:
-            return Ended(ExitRecord.load(_read(files.exit)))
+            record = ExitRecord.load(lost_attempts.read_beginning(files, files.exit))
+            if record.survivors and not self._survivors.add(handle):
+                self._found.append((handle, Vacated()))
+            return Ended(record)
         except FileNotFoundError:
             detail = "its supervising process ended without a record"
-            detail += _last_words(files)
+            detail += lost_attempts.last_words(files)
         except InvalidRecord as error:
             detail = str(error)
             _log.error("attempt.record_damaged", job_id=handle.job_id, attempt=handle.attempt, detail=detail)
@@ -208,15 +203,12 @@ class LocalBackend:
             detail = f"exit.json cannot be read: {error.strerror}"
         return self._lost(handle, detail)
 
+    def survivors(self) -> list[Handle]:
+        return self._survivors.find()
+
     def _lost(self, handle: Handle, detail: str) -> Lost:
         self._stops.pop(handle, None)
-        # Nobody is left to end its processes.
-        swept = kill_marked(
-            f"SNAKELINE_JOB_ID={handle.job_id}".encode(), f" job {handle.job_id}/{handle.attempt}".encode()
-        )
-        if swept:
-            detail += f"; {swept} of its processes were still running and were killed"
-        return Lost(detail)
+        return Lost(detail + lost_attempts.end(handle, self._choice.measures, self._monitor))
 
     # ------------------------------------------------------------ stopping
 
@@ -233,13 +225,8 @@ class LocalBackend:
         files = self._files(handle)
         if files.directory not in self._launching:
             return
-        now = time.time()
-        never = ExitRecord(None, None, None, why, now, now, 0, 0, 0, 0, 0)
-        prepared = files.exit + ".withdrawn"
         try:
-            write(prepared, never.dump())
-            os.close(os.open(files.started, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            os.rename(prepared, files.exit)
+            never = withdraw(files, why)
         except OSError:
             return  # it runs already, or the stop is sent when it does
         launcher.forget(files.directory)
@@ -258,11 +245,15 @@ class LocalBackend:
     def _nudge(self) -> None:
         """Let every shim go on that something has stopped: it keeps a deadline and a pipe that fills up.
 
-        One that was not stopped does not notice: signal(7).
+        One that was not stopped does not notice: signal(7). One without the lock stays for survivors.
         """
-        for pidfd in self._handles:
+        for pidfd, handle in list(self._handles.items()):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+            with contextlib.suppress(OSError):
+                files = self._files(handle)
+                if os.path.exists(files.exit) and lock_holder(files.lock) is None:
+                    self._exited(pidfd)
 
     # ------------------------------------------------------------ waiting
 
@@ -272,13 +263,15 @@ class LocalBackend:
                 os.eventfd_read(fd)
             elif fd in self._handles:
                 self._exited(fd)
+            elif (handle := self._survivors.ended(fd)) is not None:
+                self._found.append((handle, Vacated()))
             elif self._launcher is not None and fd == self._launcher.fileno():
                 self._hear_launcher(self._launcher)
         for handle in list(self._unwatched):
             self._look_again(handle)
         now = time.monotonic()
         if now >= self._nudge_at:
-            self._nudge_at = now + self._nudge_every_s
+            self._nudge_at = now + (min(self._nudge_every_s, 1.0) if self._stops else self._nudge_every_s)
             self._nudge()
         if self._launcher is not None and self._launcher.overdue_at(self._launcher_within_s) <= now:
             _log.warning("launcher.hangs", pid=self._launcher.pid)
@@ -324,7 +317,7 @@ class LocalBackend:
                 self._stops.pop(handle, None)
                 self._unwatched.discard(handle)
                 self._found.append((handle, observed))
-            case Ended() | Lost():
+            case Ended() | Lost() | Vacated():
                 self._unwatched.discard(handle)
                 self._found.append((handle, observed))
 
@@ -332,7 +325,7 @@ class LocalBackend:
         for answer in launcher.receive():
             match answer:
                 case Ready(obstacle):
-                    self._failures = 0
+                    self._choice.was_ready()
                     if obstacle is not None:
                         _log.warning(
                             "launcher.engine_runs_cold", python=launcher.spec.python, reason=obstacle
@@ -359,14 +352,14 @@ class LocalBackend:
     def _replace_launcher(self, launcher: LauncherProcess, unanswered: tuple[str, ...]) -> None:
         """It may have forked a shim without living to tell: look at each attempt before asking again."""
         _log.warning("launcher.ended", pid=launcher.pid, unanswered=len(unanswered))
-        self._failures += 0 if launcher.is_ready else 1
+        self._choice.has_ended(launcher)
         for directory in unanswered:
             handle = self._launching.get(directory)
             if handle is not None and not isinstance(self.observe(handle), NotStarted):
                 del self._launching[directory]
                 self._look_again(handle)
         try:
-            self._restart_launcher()
+            self._new_launcher()
         except BackendUnavailable as error:
             _log.error("launcher.unavailable", detail=str(error))
             self._found.extend((handle, NotStarted()) for handle in self._launching.values())
@@ -386,6 +379,7 @@ class LocalBackend:
         if self._launcher is not None:
             self._launcher.close()
             self._launcher = None
+        self._survivors.close()
         for pidfd in self._handles:
             os.close(pidfd)
         self._handles.clear()
@@ -398,37 +392,3 @@ class LocalBackend:
 
     def _files(self, handle: Handle) -> AttemptFiles:
         return AttemptFiles.of(self._data_dir, handle.job_id, handle.attempt)
-
-
-def _were_removed(files: AttemptFiles) -> bool:
-    """Whether the attempt's files were there once: what is made after them is, and they are not.
-
-    A job can do that to itself, and must not be started again for it. One that removes the folder of a
-    later attempt alone leaves nothing to tell it from an attempt whose files were never written.
-    """
-    before = AttemptFiles(files.job_dir, files.attempt - 1)
-    return (
-        not os.path.exists(files.spec)
-        and os.path.exists(files.home)
-        and (files.attempt == 1 or not os.path.exists(before.directory))
-    )
-
-
-def _last_words(files: AttemptFiles) -> str:
-    """What the shim said before it died of itself; a full disk may have cut it short or left nothing."""
-    try:
-        lines = _read(f"{files.directory}/crash.txt").decode(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return f": {lines[-1]}" if lines else ""
-
-
-def _runner_folder() -> str:
-    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-
-def _read(path: str) -> bytes:
-    """The beginning of a file that a job may have replaced: a FIFO in its place is empty, not waited for."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(fd, "rb", buffering=0) as file:
-        return file.read(65536) or b""

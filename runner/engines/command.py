@@ -7,23 +7,21 @@ import math
 import os
 import pwd
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from runner.engines import options
+from runner.engines.json_pointer import MAX_KEY, escape, is_text
+from runner.engines.offer import module_init
 from runner.errors import FieldError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from runner.attempt_files import AttemptFiles
+    from runner.engines.offer import Offer
     from runner.jobs import Job, JobSpec
     from runner.ports import Workflow
-
-OPTIONS: Final[Mapping[str, str]] = {
-    "keep_going": "--keep-going",
-    "force_all": "--forceall",
-    "dry_run": "--dry-run",
-}
-"""The engine options a caller may set, each true or false."""
 
 # A target becomes part of shell commands where a rule uses it unquoted, and one that begins with `-`
 # is an option: nothing but these characters gets through.
@@ -31,25 +29,45 @@ _TARGET: Final = re.compile(r"\w[\w./~=+@:-]*", re.ASCII)
 _KEY: Final = re.compile(r"\w[\w.\- ]*")
 _SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_ERRORS: Final = 20
-_MAX_KEY: Final = 128
 _MAX_DEPTH: Final = 32
 _MAX_TARGET: Final = 1024
 
 
-def arguments(job: Job, workflow: Workflow, files: AttemptFiles, *, events: bool = True) -> list[str]:
-    """The engine's arguments for the job's current attempt.
+def arguments(
+    job: Job,
+    workflow: Workflow,
+    files: AttemptFiles,
+    offer: Offer,
+    *,
+    events: bool = True,
+    report_to: str | None = None,
+) -> list[str]:
+    """The engine's arguments for the job's current attempt, or for a report of what it has made.
 
-    Profiles are switched off: one in the working directory or in the environment would be loaded
-    silently and may run code. The greedy scheduler spends 85 ms where the solver spends a second on
-    100 jobs. `--configfile` takes several values, so an option has to follow it.
+    The greedy scheduler spends 85 ms where the solver spends a second on 100 jobs. `--configfile`
+    takes several values, so an option has to follow it; so do options' own lists.
     """
     result = [*_place(workflow, files), "--cores", str(job.spec.cores), "--configfile", files.config]
-    result += ["--rerun-incomplete"]
-    result += [flag for name, flag in OPTIONS.items() if job.spec.options.get(name) is True]
-    result += ["--scheduler", "greedy", *_NO_PROFILES]
+    result += ["--rerun-incomplete", *options.arguments(job.spec, offer), "--scheduler", "greedy"]
+    if report_to is not None:
+        result += ["--report", report_to]
     if events:
         result += ["--logger", "snakeline", "--logger-snakeline-path", files.events]
     return [*result, "--", *job.spec.targets]
+
+
+_SELECT: Final = frozenset({"until", "omit_from"})
+
+
+def for_report(job: Job) -> Job:
+    """The job without the options that make a run do something else than look at what there is."""
+    kept = {name: value for name, value in job.spec.options.items() if name in _SELECT}
+    return replace(job, spec=replace(job.spec, options=kept))
+
+
+def for_plan(job: Job) -> Job:
+    """The job as a dry run."""
+    return replace(job, spec=replace(job.spec, options={**job.spec.options, "dry_run": True}))
 
 
 def unlock_arguments(workflow: Workflow, files: AttemptFiles) -> list[str]:
@@ -89,14 +107,20 @@ def config(spec: JobSpec) -> bytes:
     return json.dumps(dict(spec.parameters), ensure_ascii=False, allow_nan=False).encode()
 
 
+def search_path(bin_dir: str) -> str:
+    """Where a run finds its programs: beside the engine, then where systems keep theirs."""
+    return f"{bin_dir}:{_SEARCH_PATH}"
+
+
 def environment(job: Job, files: AttemptFiles, *, bin_dir: str) -> dict[str, str]:
     """The run's whole environment, built from nothing: no variable of the service is in it."""
     user = _user()
     return {
-        "PATH": f"{bin_dir}:{_SEARCH_PATH}",
+        "PATH": search_path(bin_dir),
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
         "HOME": files.home,
+        "TMPDIR": files.tmp,
         "USER": user,
         "LOGNAME": user,
         "XDG_CACHE_HOME": os.path.join(files.home, ".cache"),
@@ -104,7 +128,14 @@ def environment(job: Job, files: AttemptFiles, *, bin_dir: str) -> dict[str, str
         "PYTHONNOUSERSITE": "1",
         "SNAKELINE_JOB_ID": job.id,
         "SNAKELINE_ATTEMPT": str(job.attempt),
+        **_modules(job.spec),
     }
+
+
+def _modules(spec: JobSpec) -> dict[str, str]:
+    """What makes the command `module` known to the shells of a run that gets its software by it."""
+    init = module_init() if "env-modules" in spec.options.get("software_deployment", ()) else None
+    return {} if init is None else {"BASH_ENV": init}
 
 
 def _user() -> str:
@@ -119,28 +150,24 @@ def title(workflow: Workflow, engine: str) -> str:
     return f"{engine} {workflow.name}"
 
 
-def validate(spec: JobSpec) -> list[FieldError]:
-    """What no engine can be given: the first errors, with pointers into the request."""
+def validate(spec: JobSpec, offer: Offer) -> list[FieldError]:
+    """What no engine can be given here: the first errors, with pointers into the request."""
     found: list[FieldError] = []
-    for error in _errors(spec):
+    for error in _errors(spec, offer):
         found.append(error)
         if len(found) == MAX_ERRORS:
             break
     return found
 
 
-def _errors(spec: JobSpec) -> Iterator[FieldError]:
+def _errors(spec: JobSpec, offer: Offer) -> Iterator[FieldError]:
     for index, target in enumerate(spec.targets):
         if detail := _wrong_target(target):
             yield FieldError(f"/targets/{index}", detail)
-    for name, value in spec.options.items():
-        if name not in OPTIONS:
-            yield FieldError(f"/options/{escape(name)}", "is unknown; known: " + ", ".join(OPTIONS))
-        elif not isinstance(value, bool):
-            yield FieldError(f"/options/{escape(name)}", "must be true or false")
+    yield from options.errors(spec.options, offer)
     for key, value in spec.parameters.items():
         pointer = f"/parameters/{escape(key)}"
-        if not _KEY.fullmatch(key) or len(key) > _MAX_KEY:
+        if not _KEY.fullmatch(key) or len(key) > MAX_KEY:
             yield FieldError(
                 pointer, "is no name: letters, digits, _ . - and spaces, beginning with a letter or digit"
             )
@@ -177,14 +204,3 @@ def _wrong_value(pointer: str, value: Any, depth: int) -> Iterator[FieldError]:
                 yield from _wrong_value(f"{pointer}/{index}", inner, depth - 1)
         case _:
             return
-
-
-def is_text(text: str) -> bool:
-    """Whether it can be written to a file as UTF-8 and given to a program."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def escape(key: str) -> str:
-    """The key as one part of a JSON pointer (RFC 6901), cut to a length that can be shown."""
-    shown = key if is_text(key) else key.encode("utf-8", "replace").decode().replace("\0", "?")
-    return shown[:_MAX_KEY].replace("~", "~0").replace("/", "~1")

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import mock_snakemake
 from mock_snakemake import parameters as mock_parameters
 from runner.engines import command, error_text
+from runner.engines.json_pointer import escape
+from runner.engines.offer import Offer
 from runner.engines.run_events import EventsReader
+from runner.engines.told_tasks import ToldTasks
 from runner.errors import EngineUnavailable, FieldError
 from runner.ports import Command, EngineInfo, WarmSpec
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from runner.jobs import Job, JobSpec
     from runner.ports import RunState, Workflow
     from runner.settings import RunnerSettings
+    from runner.tasks import Task
 
 _FOLDER = os.path.dirname(os.path.abspath(mock_snakemake.__file__))
 _PARAMETER = "mock"
@@ -30,6 +34,7 @@ class MockEngine:
     def __init__(self, settings: RunnerSettings) -> None:
         self._python = settings.python
         self._mock = settings.mock
+        self._offer = Offer.of(settings)
 
     def check(self) -> EngineInfo:
         if not os.access(self._python, os.X_OK):
@@ -46,20 +51,29 @@ class MockEngine:
         )
 
     def validate(self, spec: JobSpec) -> list[FieldError]:
-        found = command.validate(spec)
+        found = command.validate(spec, self._offer)
         if _PARAMETER in spec.parameters:
             for key, detail in mock_parameters.problems(spec.parameters[_PARAMETER])[: command.MAX_ERRORS]:
-                found.append(
-                    FieldError(f"/parameters/{_PARAMETER}" + (key and "/" + command.escape(key)), detail)
-                )
+                found.append(FieldError(f"/parameters/{_PARAMETER}" + (key and "/" + escape(key)), detail))
         return found
 
     def command(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
+        return self._command(job, workflow, files)
+
+    def plan(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
+        return self._command(command.for_plan(job), workflow, files)
+
+    def report(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
+        return self._command(command.for_report(job), workflow, files, report_to=files.report_draft)
+
+    def _command(
+        self, job: Job, workflow: Workflow, files: AttemptFiles, *, report_to: str | None = None
+    ) -> Command:
         program = (self._python, "-I", "-S", os.path.join(_FOLDER, "__main__.py"))
         prepare = (*program, *command.unlock_arguments(workflow, files))
         environment = command.environment(job, files, bin_dir=os.path.dirname(self._python))
         return Command(
-            argv=(*program, *command.arguments(job, workflow, files)),
+            argv=(*program, *command.arguments(job, workflow, files, self._offer, report_to=report_to)),
             environment={**environment, **self._behaviour()},
             title=command.title(workflow, self.name),
             prepare=(prepare,) if command.is_locked(files) else (),
@@ -80,5 +94,14 @@ class MockEngine:
     def reader(self, files: AttemptFiles) -> EventsReader:
         return EventsReader(files)
 
+    def tasks(self, files: AttemptFiles) -> ToldTasks:
+        return ToldTasks(files)
+
     def explain(self, state: RunState, log_tail: bytes) -> str | None:
         return error_text.explain(state, log_tail)
+
+    def written_by(self, task: Task, log_tail: bytes) -> str:
+        return error_text.written_by(task, log_tail)
+
+    def remark(self, spec: JobSpec, state: RunState, log_tail: bytes) -> str | None:
+        return None if spec.options.get("dry_run") else error_text.unfinished(state, log_tail)

@@ -1,250 +1,229 @@
-"""Reads what a run tells of itself: `events.jsonl`, written by the job and therefore trusted in nothing."""
+"""How a run gets on and what it failed of, by its events: in little memory, whatever they say."""
 
 from __future__ import annotations
 
-import json
 import os
-import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
-from runner.engines.error_text import is_verdict, last_lines, rule_failed
+from runner.engines import error_text, own_words
+from runner.engines.event_lines import MAX_NAME, EventLines, is_count, moment_of, task_numbers
+from runner.engines.rule_graph import ToldGraph
+from runner.engines.task_details import texts, what_happened
+from runner.job_files import open_in_job
 from runner.jobs import Progress
+from runner.plain_text import clean, last_lines, plain
 from runner.ports import RunState
+from runner.tasks import TaskFailure, is_of_inner_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from runner.attempt_files import AttemptFiles
+    from runner.tasks import MissingInput
 
-_log = structlog.get_logger(__name__)
-
-_CHUNK_BYTES: Final = 64 * 2**10
-_LINE_BYTES: Final = 2**20
 _CALL_BYTES: Final = 64 * 2**20  # as much as a well-behaved run writes in all
-_MAX_JOBS: Final = 1_000_000
-_MAX_FAILURES: Final = 16
-_MAX_COUNT: Final = 10**9
-_LOG_BYTES: Final = 8 * 2**10
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    headline: str
-    details: str
-
-
-def _parsed(lines: list[bytes], tell_broken: Callable[[], None]) -> Iterator[object]:
-    """What each line holds, without those that hold nothing: all at once, or one by one if one is broken."""
-    try:
-        yield from json.loads(b"[" + b",".join(lines) + b"]")
-        return
-    except (ValueError, RecursionError):
-        pass
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except (ValueError, RecursionError):
-            tell_broken()
+_OF_A_TASK: Final = "RuleException"  # which an old form of the events tells without the task
+_MAX_RUNNING: Final = 10_000
+_MAX_FAILED: Final = 10_000
+_MAX_ERRORS: Final = 4
+_MAX_LOGS: Final = 16
+_LOG_BYTES: Final = 32 * 2**10
+_COMMAND_CHARS: Final = 4096
 
 
 class EventsReader:
-    """The RunReader of both engines. Memory is bounded by the number of the run's jobs, not by the file."""
+    """The RunReader of both engines. It keeps a few numbers for each task that runs or has failed."""
 
     def __init__(self, files: AttemptFiles) -> None:
-        self._path = files.events
-        self._work = files.work
-        self._offset = 0
-        self._rest = b""
-        self._is_told = False
-        self._skipping = False  # inside a line that is too long
+        self._files = files
+        self._places = (files.work, files.directory)
+        self._lines = EventLines(files)
         self._total: int | None = None
-        self._done = 0
-        self._finished: set[int] = set()
-        self._running: dict[int, str] = {}  # jobid -> its wildcards, for people
-        self._failed: set[int] = set()
-        self._failures: dict[int, _Failure] = {}
-        self._error: str | None = None
-        self._state = RunState()
+        self._done: int | None = None
+        self._finished = 0
+        self._running: dict[int, int] = {}  # number -> the place of what it told of itself
+        self._failed: dict[int, tuple[int, int, float]] = {}  # number -> that, the place of its error, when
+        self._knock_on: set[int] = set()
+        self._errors: list[tuple[str, int | str | None]] = []  # with the rule or the number that each names
+        self._missing: tuple[MissingInput, ...] = ()
+        self._graph = ToldGraph()
+
+    def advance(self, limit_bytes: int = _CALL_BYTES) -> bool:
+        return self._lines.read(self._take, limit_bytes)
 
     @property
     def state(self) -> RunState:
-        return self._state
+        return RunState(
+            self._progress(),
+            self._failure(),
+            len(self._failed),
+            tuple(at for _, _, at in self._failed.values()),
+            tuple(error for error, _ in self._errors),
+            self._missing,
+            places=self._places,
+        )
 
-    def advance(self) -> bool:
-        """Read what was written since the last call, at most 64 MiB; whether `state` changed."""
-        try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_size <= self._offset:
-                return False
-            self._read(fd)
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
-        before, self._state = self._state, self._look()
-        return self._state != before
+    def ended(self) -> RunState:
+        state = self.state
+        path, lines = (None, "") if state.failure is None else self._end_of_log(state.failure)
+        return replace(state, log_path=path, log_lines=own_words.shortened(lines, self._places))
 
-    def _read(self, fd: int) -> None:
-        for _ in range(_CALL_BYTES // _CHUNK_BYTES):
-            chunk = os.pread(fd, _CHUNK_BYTES, self._offset)
-            if not chunk:
-                return
-            self._offset += len(chunk)
-            *lines, rest = (self._rest + chunk).split(b"\n")
-            if lines and self._skipping:
-                del lines[0]
-                self._skipping = False
-            for event in _parsed(lines, self._tell_broken):
-                self._take(event)
-            self._skipping = self._skipping or len(rest) > _LINE_BYTES
-            self._rest = b"" if self._skipping else rest
-
-    def _tell_broken(self) -> None:
-        """Once for each run: the file stays as it is, for whoever wants to look."""
-        if not self._is_told:
-            self._is_told = True
-            _log.warning(
-                "events.broken_line", path=self._path, detail="Lines that hold no event are skipped."
-            )
-
-    def _take(self, event: object) -> None:
-        if not isinstance(event, dict) or event.get("v") != 1:
-            return
-        handler = _HANDLERS.get(str(event.get("event")))
-        if handler is not None:
-            handler(self, event)
+    @property
+    def progress(self) -> Progress | None:
+        return self._progress()
 
     # ------------------------------------------------------------ one method per event
 
-    def _on_run_info(self, event: dict[str, Any]) -> None:
+    def _take(self, event: dict[str, Any], place: int) -> None:
+        handler = _HANDLERS.get(event["event"])
+        if handler is not None:
+            handler(self, event, place)
+
+    def _on_run_info(self, event: dict[str, Any], _place: int) -> None:
         self._set_total(event.get("total"))
 
-    def _on_progress(self, event: dict[str, Any]) -> None:
+    def _on_rule_graph(self, event: dict[str, Any], _place: int) -> None:
+        self._graph.take(event)
+        self._graph.edges = ()
+
+    def _on_progress(self, event: dict[str, Any], _place: int) -> None:
         done = event.get("done")
-        if _is_count(done):
-            self._done = max(self._done, done)
+        if is_count(done):
+            self._done = max(self._done or 0, done)
         self._set_total(event.get("total"))
 
     def _set_total(self, total: object) -> None:
-        if _is_count(total):
+        if is_count(total):
             self._total = total
 
-    def _on_job_started(self, event: dict[str, Any]) -> None:
-        jobids = event.get("jobids")
-        for jobid in jobids if isinstance(jobids, list) else ():
-            if _is_count(jobid) and len(self._running) < _MAX_JOBS:
-                self._running.setdefault(jobid, "")
-                self._recovered(jobid)
+    def _on_started(self, event: dict[str, Any], _place: int) -> None:
+        for number in task_numbers(event):
+            if len(self._running) < _MAX_RUNNING:
+                self._running.setdefault(number, 0)
+                self._recovered(number)
 
-    def _on_job_info(self, event: dict[str, Any]) -> None:
-        jobid, wildcards = event.get("jobid"), event.get("wildcards")
-        if _is_count(jobid) and jobid in self._running and isinstance(wildcards, dict):
-            shown = ", ".join(f"{name}={value}" for name, value in list(wildcards.items())[:8])
-            self._running[jobid] = shown[:200]
+    def _on_info(self, event: dict[str, Any], place: int) -> None:
+        number = event.get("jobid")
+        if is_count(number) and number in self._running:
+            self._running[number] = place
 
-    def _on_job_finished(self, event: dict[str, Any]) -> None:
-        jobid = event.get("jobid")
-        if _is_count(jobid) and len(self._finished) < _MAX_JOBS:
-            self._running.pop(jobid, None)
-            self._finished.add(jobid)
-            self._recovered(jobid)
+    def _on_finished(self, event: dict[str, Any], _place: int) -> None:
+        number = event.get("jobid")
+        if is_count(number):
+            self._running.pop(number, None)
+            self._recovered(number)
+            self._finished += 1
 
-    def _recovered(self, jobid: int) -> None:
+    def _recovered(self, number: int) -> None:
         # Snakemake's own `retries`: the rule that failed is tried again, or has succeeded now.
-        self._failed.discard(jobid)
-        self._failures.pop(jobid, None)
+        if number in self._failed:
+            del self._failed[number]
+            self._knock_on.discard(number)
 
-    def _on_job_error(self, event: dict[str, Any]) -> None:
-        jobid, rule = event.get("jobid"), event.get("rule")
-        if not _is_count(jobid) or not isinstance(rule, str) or len(self._failed) >= _MAX_JOBS:
+    def _on_task_error(self, event: dict[str, Any], place: int) -> None:
+        number, rule = event.get("jobid"), event.get("rule")
+        if not is_count(number) or not isinstance(rule, str):
             return
-        wildcards = self._running.pop(jobid, "")
-        self._failed.add(jobid)
-        self._error = None  # it was about this rule
-        if len(self._failures) < _MAX_FAILURES:
-            self._failures[jobid] = _Failure(rule_failed(rule, wildcards), self._log_lines(event.get("log")))
+        self._errors = [
+            (text, of)
+            for text, of in self._errors
+            if of not in (number, rule[:MAX_NAME]) and not text.startswith(_OF_A_TASK)
+        ]
+        told = self._running.pop(number, 0)
+        if number in self._failed or len(self._failed) < _MAX_FAILED:
+            before = self._failed.pop(number, (0, 0, 0.0))  # it is the last word that counts, and its turn
+            self._failed[number] = (told or before[0], place, moment_of(event))
+            if event.get("knock_on") is True:
+                self._knock_on.add(number)
 
-    def _on_error(self, event: dict[str, Any]) -> None:
+    def _on_group_error(self, event: dict[str, Any], place: int) -> None:
+        for number in task_numbers(event):
+            if number in self._running and len(self._failed) < _MAX_FAILED:
+                self._failed[number] = (self._running.pop(number), place, moment_of(event))
+
+    def _on_error(self, event: dict[str, Any], _place: int) -> None:
         message = event.get("message")
-        if self._error is None and isinstance(message, str) and not is_verdict(message):
-            self._error = last_lines(message)
+        if not isinstance(message, str) or own_words.is_verdict(message):
+            return
+        number, rule = event.get("jobid"), event.get("rule")
+        of = number if is_count(number) else rule[:MAX_NAME] if isinstance(rule, str) else None
+        if len(self._errors) < _MAX_ERRORS:
+            self._errors.append((own_words.told(message, self._places), of))
+        self._missing = self._missing or own_words.missing_input(message)
 
     # ------------------------------------------------------------ what it comes to
 
-    def _log_lines(self, paths: object) -> str:
-        for path in paths[:_MAX_FAILURES] if isinstance(paths, list) else ():
-            if isinstance(path, str) and (text := _end_of_file(self._work, path)):
-                return last_lines(text)
-        return ""
+    def _progress(self) -> Progress | None:
+        total = self._total if self._graph.needed is None else self._graph.needed
+        if total is None:
+            return None
+        done = self._finished if self._done is None else self._done
+        return Progress(max(total, done), done, len(self._running), len(self._failed), self._graph.up_to_date)
 
-    def _look(self) -> RunState:
-        progress = None
-        if self._total is not None:
-            done = max(self._done, len(self._finished))
-            progress = Progress(max(self._total, done), done, len(self._running), len(self._failed))
-        for failure in self._failures.values():
-            return RunState(progress, "\n".join(part for part in (failure.headline, failure.details) if part))
-        return RunState(progress, self._error)
+    def _failure(self) -> TaskFailure | None:
+        number = next((n for n in self._failed if n not in self._knock_on), None)
+        if number is None:
+            number = next(iter(self._failed), None)
+        if number is None:
+            return None
+        told_at, failed_at, _ = self._failed[number]
+        with self._lines.opened() as fd:
+            told, failed = EventLines.at(fd, told_at), EventLines.at(fd, failed_at)
+        told = told if told.get("jobid") == number else {}
+        rule = failed.get("rule") if isinstance(failed.get("rule"), str) else told.get("rule")
+        command = failed.get("shellcmd") or told.get("shellcmd")
+        return TaskFailure(
+            number,
+            clean(rule, MAX_NAME) if isinstance(rule, str) else "of an unknown name",
+            own_words.shortened(what_happened(failed, told.get("script")), self._places),
+            wildcards=_wildcards(told.get("wildcards")),
+            command=plain(command[:_COMMAND_CHARS]) if isinstance(command, str) else None,
+            logs=texts(failed.get("log") or told.get("log"))[:_MAX_LOGS],
+        )
+
+    def _end_of_log(self, failure: TaskFailure) -> tuple[str | None, str]:
+        """The first of its logs that says something, and its last lines."""
+        for path in failure.logs:
+            text = _end_of_file(self._files, path)
+            inside = error_text.written_inside(failure.rule, text) if is_of_inner_run(path) else ""
+            if lines := inside or last_lines(text):
+                return clean(path.removeprefix(self._files.work + "/"), MAX_NAME), lines
+        return None, ""
 
 
-_HANDLERS: Final[dict[str, Callable[[EventsReader, dict[str, Any]], None]]] = {
+_HANDLERS: Final[dict[str, Callable[[EventsReader, dict[str, Any], int], None]]] = {
     "run_info": EventsReader._on_run_info,  # noqa: SLF001 - the table belongs to the class
+    "rule_graph": EventsReader._on_rule_graph,  # noqa: SLF001
     "progress": EventsReader._on_progress,  # noqa: SLF001
-    "job_started": EventsReader._on_job_started,  # noqa: SLF001
-    "job_info": EventsReader._on_job_info,  # noqa: SLF001
-    "job_finished": EventsReader._on_job_finished,  # noqa: SLF001
-    "job_error": EventsReader._on_job_error,  # noqa: SLF001
+    "job_started": EventsReader._on_started,  # noqa: SLF001
+    "job_info": EventsReader._on_info,  # noqa: SLF001
+    "job_finished": EventsReader._on_finished,  # noqa: SLF001
+    "job_error": EventsReader._on_task_error,  # noqa: SLF001
+    "group_error": EventsReader._on_group_error,  # noqa: SLF001
     "error": EventsReader._on_error,  # noqa: SLF001
 }
 
 
-def _is_count(value: object) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value <= _MAX_COUNT
+def _wildcards(values: object) -> str:
+    pairs = list(values.items())[:8] if isinstance(values, dict) else []
+    return clean(", ".join(f"{name}={value}" for name, value in pairs if isinstance(value, str)), MAX_NAME)
 
 
-def _end_of_file(root: str, path: str) -> str:
-    """The end of a regular file below `root`; empty when it is anything else.
-
-    The job chooses the path and may swap any part of it for a link meanwhile, so every part is opened
-    relative to the one before, without following links.
-    """
-    parts = _parts_below(root, path)
-    if not parts:
+def _end_of_file(files: AttemptFiles, path: str) -> str:
+    """The end of a plain file below the working directory; empty when it is anything else."""
+    within = path.removeprefix(files.work + "/")
+    if within.startswith("/"):
         return ""
+    names = [name for name in within.split("/") if name not in ("", ".")]
     try:
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for index, part in enumerate(parts):
-            is_last = index == len(parts) - 1
-            kind = os.O_NONBLOCK if is_last else os.O_DIRECTORY
-            try:
-                inner = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = inner
+        fd = open_in_job(files, "/".join((files.work, *names)))
     except (OSError, ValueError):
         return ""
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            return ""
-        return os.pread(fd, _LOG_BYTES, max(0, status.st_size - _LOG_BYTES)).decode("utf-8", "replace")
+        size = os.fstat(fd).st_size
+        return os.pread(fd, _LOG_BYTES, max(0, size - _LOG_BYTES)).decode("utf-8", "replace")
     except OSError:
         return ""
     finally:
         os.close(fd)
-
-
-def _parts_below(root: str, path: str) -> list[str]:
-    if path.startswith("/"):
-        if not path.startswith(root.rstrip("/") + "/"):
-            return []
-        path = path[len(root.rstrip("/")) :]
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    return [] if ".." in parts else parts

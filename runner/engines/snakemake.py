@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import glob
 import json
 import os
 import re
@@ -9,11 +11,14 @@ import shutil
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from runner.engines import command, error_text
+from runner.engines.offer import Offer
 from runner.engines.run_events import EventsReader
+from runner.engines.told_tasks import ToldTasks
 from runner.errors import EngineUnavailable
 from runner.ports import Command, EngineInfo, WarmSpec
 
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from runner.jobs import Job, JobSpec
     from runner.ports import RunState, Workflow
     from runner.settings import RunnerSettings
+    from runner.tasks import Task
 
 _ENGINES = os.path.dirname(os.path.abspath(__file__))
 _RUN = os.path.join(_ENGINES, "snakemake_run.py")
@@ -35,9 +41,12 @@ _EXEC: Final = re.compile(r"'''exec' (?P<quote>[\"']?)(?P<python>/[^\"'$]+?)(?P=
 _EXEC_BESIDE: Final = re.compile(r"'''exec' \"\$\(dirname .*\)\"/'?(?P<python>[\w.]+)'? \"\$0\" \"\$@\"")
 _VERSION: Final = re.compile(r"\d+(\.\w+)+")
 _ASK: Final = (
-    "import importlib.metadata, importlib.util, json;"
+    "import importlib.metadata, importlib.util, json, pkgutil;"
     "spec = importlib.util.find_spec('snakemake');"
-    "print(json.dumps([importlib.metadata.version('snakemake'), spec.origin]))"
+    "prefix = 'snakemake_executor_plugin_';"
+    "found = [module.name for module in pkgutil.iter_modules() if module.name.startswith(prefix)];"
+    "executors = [name.removeprefix(prefix).replace('_', '-') for name in found];"
+    "print(json.dumps([importlib.metadata.version('snakemake'), spec.origin, executors]))"
 )
 
 
@@ -56,6 +65,7 @@ class _Answer:
     info: EngineInfo | None
     trouble: str
     origin: str | None
+    executors: frozenset[str] | None = None  # plugins; None where they cannot be asked for
 
 
 class SnakemakeEngine:
@@ -68,6 +78,7 @@ class SnakemakeEngine:
 
     def __init__(self, settings: RunnerSettings, *, answer_within_s: float = _ANSWER_WITHIN_S) -> None:
         self._setting = settings.snakemake
+        self._allowed = Offer.of(settings)
         self._answer_within_s = answer_within_s
         self._lock = threading.Lock()
         self._answer: _Answer | None = None
@@ -110,7 +121,6 @@ class SnakemakeEngine:
             return None
         return WarmSpec(
             python=found.python,
-            # Installers write the command anew with every version.
             signature=repr(_signature(found, None)),
             isolated=False,
             packages={"runner": os.path.dirname(_ENGINES)},
@@ -118,15 +128,41 @@ class SnakemakeEngine:
         )
 
     def validate(self, spec: JobSpec) -> list[FieldError]:
-        return command.validate(spec)
+        return command.validate(spec, self._offer())
+
+    def _offer(self) -> Offer:
+        """What is allowed, and of that what is installed as far as it is known."""
+        with self._lock:
+            answer = self._answer
+        try:
+            bin_dir = os.path.dirname(self._find().program)
+        except EngineUnavailable:
+            return self._allowed
+        known = None if answer is None or answer.info is None else answer.executors
+        path = command.search_path(bin_dir)
+        return replace(self._allowed, search_path=path, installed_executors=known)
 
     def command(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
+        return self._command(job, workflow, files)
+
+    def plan(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
+        return self._command(command.for_plan(job), workflow, files)
+
+    def report(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
+        return self._command(command.for_report(job), workflow, files, report_to=files.report_draft)
+
+    def _command(
+        self, job: Job, workflow: Workflow, files: AttemptFiles, *, report_to: str | None = None
+    ) -> Command:
         found = self._find()
         ours = found.python is not None
         program = (found.python, "-I", _RUN) if found.python is not None else (found.program,)
         prepare = (*program, *command.unlock_arguments(workflow, files))
         return Command(
-            argv=(*program, *command.arguments(job, workflow, files, events=ours)),
+            argv=(
+                *program,
+                *command.arguments(job, workflow, files, self._allowed, events=ours, report_to=report_to),
+            ),
             environment=command.environment(job, files, bin_dir=os.path.dirname(found.program)),
             title=command.title(workflow, self.name),
             prepare=(prepare,) if command.is_locked(files) else (),
@@ -137,8 +173,26 @@ class SnakemakeEngine:
     def reader(self, files: AttemptFiles) -> EventsReader:
         return EventsReader(files)
 
+    def tasks(self, files: AttemptFiles) -> ToldTasks:
+        return ToldTasks(files)
+
     def explain(self, state: RunState, log_tail: bytes) -> str | None:
         return error_text.explain(state, log_tail)
+
+    def written_by(self, task: Task, log_tail: bytes) -> str:
+        return error_text.written_by(task, log_tail)
+
+    def remark(self, spec: JobSpec, state: RunState, log_tail: bytes) -> str | None:
+        if spec.options.get("dry_run") or self._is_foreign():
+            return None
+        return error_text.unfinished(state, log_tail)
+
+    def _is_foreign(self) -> bool:
+        """Whether it is a program that tells no events and writes what it likes."""
+        try:
+            return self._find().python is None
+        except EngineUnavailable:
+            return True
 
 
 def _interpreter_of(program: str) -> str | None:
@@ -170,7 +224,21 @@ def _named_in(program: str, first: str, second: str) -> str | None:
 
 
 def _signature(found: _Installation, origin: str | None) -> tuple[object, ...]:
-    return (found, *(_stamp(path) for path in (found.program, found.python, origin)))
+    """What changes with any installation: the command, the interpreter, the folders of its packages.
+
+    An installer gives a package's folder of metadata another name with each version.
+    """
+    python = _stamp(found.python)
+    packages = _package_folders(found.python, python) if found.python is not None else ()
+    return (found, python, *(_stamp(path) for path in (found.program, origin, *packages)))
+
+
+@functools.lru_cache(maxsize=8)
+def _package_folders(python: str, _stamp: object) -> tuple[str, ...]:
+    """Where installers put packages for the interpreter that has this stamp: beside it."""
+    root = glob.escape(os.path.dirname(os.path.dirname(python)))
+    found = (glob.glob(f"{root}/lib*/python3*/{name}-packages") for name in ("site", "dist"))
+    return tuple(sorted(chain.from_iterable(found)))
 
 
 def _stamp(path: str | None) -> tuple[int, int, int] | None:
@@ -185,7 +253,7 @@ def _stamp(path: str | None) -> tuple[int, int, int] | None:
 
 def _ask(found: _Installation, within_s: float) -> _Answer:
     argv = [found.program, "--version"] if found.python is None else [found.python, "-I", "-c", _ASK]
-    trouble, version, origin = "", None, None
+    trouble, version, origin, executors = "", None, None, None
     try:
         done = subprocess.run(
             argv,
@@ -200,7 +268,8 @@ def _ask(found: _Installation, within_s: float) -> _Answer:
         if found.python is None:
             version = output if _VERSION.fullmatch(output) else None
         elif done.returncode == 0:
-            version, origin = json.loads(output)
+            version, origin, told = json.loads(output)
+            executors = frozenset(told)
         if version is None:
             said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
             trouble = f"has no Snakemake to run ({said or f'exit code {done.returncode}'})"
@@ -210,4 +279,4 @@ def _ask(found: _Installation, within_s: float) -> _Answer:
         trouble = f"cannot be asked for its version ({error})"
     info = None if version is None else EngineInfo("snakemake", version, is_mock=False)
     trouble = trouble and f"Snakemake ({found.program}) {trouble}: {_WHAT_TO_DO}."
-    return _Answer(_signature(found, origin), time.monotonic(), info, trouble, origin)
+    return _Answer(_signature(found, origin), time.monotonic(), info, trouble, origin, executors)

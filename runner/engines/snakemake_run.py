@@ -9,18 +9,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import random
 import sys
-import tempfile
 import threading
-import time
+import types
 from typing import Any
 
 _PLUGINS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "logger_plugin")
 _LAUNCH_FLAGS = ("-I",)
 
-# What a run imports after `snakemake.cli`, found by comparing sys.modules before and after real runs.
-# A name that another version of Snakemake does not have is passed over: the run then imports its own.
+# What every run imports after `snakemake.cli` and before it reads the Snakefile, found by comparing
+# sys.modules in real runs. A name that another version of Snakemake does not have is passed over: the run
+# then imports its own.
 _LAZY_MODULES = (
     "argparse_dataclass",
     "certifi",
@@ -32,22 +31,15 @@ _LAZY_MODULES = (
     "docutils.writers",
     "dpath",
     "encodings.idna",
-    "fastjsonschema",
     "ftplib",
     "getpass",
-    "graphlib",
     "http.cookiejar",
     "importlib.readers",
     "importlib.resources.readers",
     "jinja2",
-    "jsonschema",
     "mimetypes",
-    "nbformat",
     "optparse",
-    "platformdirs",
-    "platformdirs.unix",
     "pprint",
-    "referencing.jsonschema",
     "requests",
     "smart_open",
     "snakemake.assets",
@@ -58,21 +50,55 @@ _LAZY_MODULES = (
     "snakemake.script",
     "snakemake.storage",
     "stringprep",
-    "traitlets",
     "unicodedata",
     "yaml",
     "yte",
 )
 
+# What some runs import later: a module of the workflow may hide it then.
+_LATE_MODULES = (
+    "fastjsonschema",
+    "graphlib",
+    "jsonschema",
+    "nbformat",
+    "platformdirs.unix",
+    "referencing.jsonschema",
+    "traitlets",
+)
+
+# What the launcher imports for itself and some versions of Snakemake do not.
+_OUR_MODULES = ("mmap", "resource")
+
+_forked: Any = None
+
 
 def preload() -> None:
     """Import what a run needs. Raises ImportError when this interpreter has no Snakemake."""
+    from runner.engines import early_modules, forked_run  # noqa: PLC0415 - not there where it is a script
+
+    global _forked  # noqa: PLW0603 - told to every fork
     _add_plugins()
+    if os.path.expanduser("~") == "~":
+        # A user whom nobody knows, as in containers: imports that look for a home would fail.
+        os.environ["HOME"] = "/nonexistent"  # noqa: TID251 - no run sees it
     cli: Any = importlib.import_module("snakemake.cli")
     cli.get_argument_parser()  # finds and imports the plugins, ours among them
     for name in _LAZY_MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    early = early_modules.EarlyModules()
+    early.load(_LATE_MODULES)
+    early.keep([name for name in _OUR_MODULES if not _is_used(name)])
+    early.install()
+    _forked = forked_run.Fork()
+
+
+def _is_used(name: str) -> bool:
+    """Whether a module that is not ours has imported it."""
+    wanted = sys.modules.get(name)
+    ours = ("__main__", "__mp_main__", "runner")
+    others = [module for n, module in sys.modules.items() if n.partition(".")[0] not in ours]
+    return any(getattr(module, "__dict__", {}).get(name) is wanted for module in others)
 
 
 def main(argv: list[str]) -> None:
@@ -82,22 +108,24 @@ def main(argv: list[str]) -> None:
     """
     arguments = _own(argv)
     _add_plugins()
-    # The process may be a fork: nothing that was fixed before it may be shared with its siblings.
-    random.seed()
-    tempfile.tempdir = None
-    time.tzset()
     for stream in (sys.stdout, sys.stderr):
         # -I makes the interpreter pass over PYTHONUNBUFFERED, and a warm one has started long before.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    sys.argv = ["snakemake", *arguments]
+    _look_like_the_command(arguments)
     _hide_ourselves()
     cli: Any = importlib.import_module("snakemake.cli")
-    workflow: Any = importlib.import_module("snakemake.workflow")
-    workflow.Workflow._rundir = os.getcwd()  # noqa: SLF001 - captured when the module was imported
+    if _forked is not None:
+        _forked.begin()
     try:
         cli.main(arguments)
     finally:
         _cancel_timers()
+
+
+def let_go() -> None:
+    """What an interpreter does last: drop what the workflow holds."""
+    if _forked is not None:
+        _forked.let_go()
 
 
 def _own(argv: list[str]) -> list[str]:
@@ -111,6 +139,17 @@ def _add_plugins() -> None:
     # Not by PYTHONPATH, which every process of every rule would inherit.
     if _PLUGINS not in sys.path:
         sys.path.append(_PLUGINS)
+
+
+def _look_like_the_command(arguments: list[str]) -> None:
+    """Where a process that the workflow spawns looks for the program, there is Snakemake's own command."""
+    program = os.path.join(os.path.dirname(sys.executable), "snakemake")
+    main_module = types.ModuleType("__main__")
+    if os.path.exists(program):
+        main_module.__file__ = program
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main_module
+    sys.argv = [program, *arguments]
+    sys.orig_argv = [sys.executable, *sys.argv]
 
 
 def _hide_ourselves() -> None:

@@ -8,31 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from runner.isolation.syscalls import prctl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
+class Group(Protocol):
+    """A control group, as runner/isolation/cgroups.py has it."""
+
+    def kill(self) -> None: ...
+
+    def processes(self) -> set[int]: ...
+
+
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
-
-# Looked up once: every fork of the launcher calls it.
-_libc_prctl = ctypes.CDLL(None).prctl
-_libc_prctl.argtypes = [ctypes.c_int, *([ctypes.c_ulong] * 4)]
-
-
-def _prctl(option: int, argument: int) -> None:
-    if _libc_prctl(option, argument, 0, 0, 0) != 0:
-        raise OSError(errno.ENOSYS, f"prctl({option}) was refused")
 
 
 def become_subreaper() -> None:
     """Orphans among our descendants become our children, wherever they moved (prctl(2))."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(parent: int) -> None:
@@ -40,7 +42,7 @@ def die_with_parent(parent: int) -> None:
 
     Only for children of a single-threaded process: the kernel watches the thread, not the process.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(255)
 
@@ -66,12 +68,13 @@ def close_from(lowest: int) -> None:
 class ProcessTitle:
     """What `ps` shows of this process: written over the memory of its command line (proc_pid_cmdline(5)).
 
-    Longer titles are cut to the room the command line has. Where the kernel does not tell the place or
-    refuses the write, the title stays as it is: it is for people's eyes only.
+    Longer titles are cut to the room the command line has. Where the kernel does not tell the place, the
+    title stays as it is: it is for people's eyes only.
     """
 
     def __init__(self) -> None:
         self._start = self._room = 0
+        self._name = ctypes.create_string_buffer(16)
         with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/stat", "rb") as stat:
             fields = stat.read().rsplit(b") ", 1)[1].split()
             self._start = int(fields[45])
@@ -79,18 +82,17 @@ class ProcessTitle:
 
     def set(self, name: str, title: str) -> None:
         """`name` has at most 15 bytes."""
+        self._name.value = name.encode()[:15]
         with contextlib.suppress(OSError):
-            _write("/proc/self/comm", name.encode()[:15])
-            if self._start and self._room > 1:
-                line = title.encode()[: self._room - 1].ljust(self._room, b"\0")
-                _write("/proc/self/mem", line, self._start)
+            prctl(_PR_SET_NAME, ctypes.addressof(self._name))
+        if self._start and self._room > 1:
+            line = title.encode()[: self._room - 1].ljust(self._room, b"\0")
+            ctypes.memmove(self._start, line, self._room)
 
 
-def _write(path: str, content: bytes, offset: int = 0) -> None:
+def _write(path: str, content: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        if offset:
-            os.lseek(fd, offset, os.SEEK_SET)
         os.write(fd, content)
     finally:
         os.close(fd)
@@ -170,18 +172,22 @@ def reap() -> bool:
             return True
 
 
-def kill_descendants(*, within_s: float) -> int:
+def kill_descendants(*, within_s: float, group: Group | None = None) -> int:
     """SIGKILL all descendants until none is left; how many are left when time is up.
 
-    A subreaper's loop: whoever forks away from the signal comes back as our child and is met again.
+    A subreaper's loop: whoever forks away from the signal comes back as our child and is met again. From
+    a control group nobody can.
     """
     deadline = time.monotonic() + within_s
     while True:
+        if group is not None:
+            group.kill()
         signal_descendants(signal.SIGKILL)
-        if not reap():
+        if not reap() and not (group is not None and group.processes()):
             return 0
         if time.monotonic() > deadline:
-            return len(descendants(os.getpid()))
+            members = group.processes() if group is not None else set()
+            return len(members.union(descendants(os.getpid())))
         time.sleep(0.002)  # noqa: TID251 - dying takes the kernel a moment, and there is no descriptor to wait on
 
 
@@ -213,9 +219,10 @@ def _kill_marked_once(marker: bytes, title: bytes) -> list[int]:
         except OSError:
             continue
         try:
-            with open(f"/proc/{name}/environ", "rb") as environ:
+            marked = False
+            with contextlib.suppress(PermissionError), open(f"/proc/{name}/environ", "rb") as environ:
                 marked = marker in environ.read().split(b"\0")
-            if not marked:
+            if not marked:  # a shim shows its title to everybody, its environment to none
                 with open(f"/proc/{name}/cmdline", "rb") as cmdline:
                     line = cmdline.read().rstrip(b"\0 ")
                 marked = line.startswith(b"snakeline: ") and line.endswith(title)

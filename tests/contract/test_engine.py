@@ -138,7 +138,7 @@ def test_a_failing_rule_is_named_with_the_message_in_its_log(bench: engines.Benc
     assert finished.state.progress == Progress(total=4, done=1, running=0, failed=1)
     assert finished.explanation is not None
     first, *others = finished.explanation.splitlines()
-    assert first == "Rule check failed"
+    assert first.startswith("Rule check failed")
     assert "ERROR: a sample is missing" in others[-1]
     assert "At least one job" not in finished.explanation
 
@@ -158,7 +158,9 @@ rule broken:
     finished = warm.run(workflow, spec(mock=mock))
     assert finished.exit_code == 1
     assert finished.explanation is not None
-    assert finished.explanation.splitlines()[:2] == ["Rule broken failed", "no space for more"]
+    told = finished.explanation.splitlines()
+    assert told[0].startswith("Rule broken failed")
+    assert told[-1] == "no space for more"
 
 
 def test_an_error_before_any_rule_is_told_as_it_is(bench: engines.Bench) -> None:
@@ -277,7 +279,7 @@ def test_a_run_sees_nothing_of_the_services_environment(engine: Engine, cold: en
         "MOCK_SNAKEMAKE_MAX_S",
         "MOCK_SNAKEMAKE_SUCCESS_RATE",
     } == {
-        *("PATH", "LANG", "LC_ALL", "HOME", "USER", "LOGNAME", "XDG_CACHE_HOME"),
+        *("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "USER", "LOGNAME", "XDG_CACHE_HOME"),
         *("PYTHONUNBUFFERED", "PYTHONNOUSERSITE", "SNAKELINE_JOB_ID", "SNAKELINE_ATTEMPT"),
     }
     assert environment["HOME"] == cold.files().home
@@ -320,7 +322,10 @@ def test_what_cannot_be_run_is_told_with_pointers(engine: Engine) -> None:
 @pytest.mark.skipif(engines.snakemake_command() is None, reason="no Snakemake")
 def test_both_engines_take_the_same_arguments(tmp_path: Path) -> None:
     wanted = spec(
-        targets=("all",), options={"keep_going": True, "force_all": True, "dry_run": False}, cores=2
+        targets=("all",),
+        options={"keep_going": True, "force_all": True, "dry_run": False},
+        cores=2,
+        memory_mb=512,
     )
     seen = []
     for name in ("mock", "snakemake"):
@@ -329,6 +334,7 @@ def test_both_engines_take_the_same_arguments(tmp_path: Path) -> None:
         seen.append(argv[argv.index("--snakefile") :])
     assert seen[0] == seen[1]
     assert "--keep-going" in seen[0]
+    assert seen[0][seen[0].index("--resources") + 1] == "mem_mb=512"
     assert "--dry-run" not in seen[0]
 
 
@@ -339,13 +345,16 @@ def test_the_run_waits_where_it_is_held(warm: engines.Bench, tmp_path: Path) -> 
     )
     reader = warm.engine.reader(run.files)
     writer = hold.wait_for_reader()
-    wait_until(reader.advance, what="the run has told something")
-    progress = reader.state.progress
+
+    def told() -> Progress | None:
+        reader.advance()
+        return reader.progress
+
+    progress = wait_until(told, what="the run has told something")
     os.write(writer, b"go\n")
     os.close(writer)
     assert run.wait().exit_code == 0
     assert progress is not None
     assert progress.total == 4
     assert progress.done < 4
-    assert reader.advance()
-    assert reader.state.progress == Progress(total=4, done=4)
+    assert told() == Progress(total=4, done=4)

@@ -63,6 +63,16 @@ def test_the_named_rule_fails_and_the_ones_behind_it_do_not_run(bench: engines.B
     assert not (bench.work / "results/report.txt").exists()
 
 
+def test_a_report_is_of_the_part_that_was_wanted(bench: engines.Bench) -> None:
+    spec = JobSpec(options={"until": ["shuffle"], "dry_run": True})
+    bench.command(DEMO, spec)
+    report = bench.engine.report(engines.make_job(spec), DEMO, bench.files())
+    assert bench.start_command(report, report.argv).wait().exit_code == 0
+    with open(bench.files().report_draft, encoding="utf-8") as file:
+        page = file.read()
+    assert ("<td>shuffle</td>" in page, "<td>checksum</td>" in page) == (True, False)
+
+
 def test_an_unknown_rule_to_fail_is_an_error(bench: engines.Bench) -> None:
     finished = bench.run(DEMO, told(fail_rule="nonsense"))
     assert finished.exit_code == 1
@@ -266,12 +276,12 @@ def test_its_events_are_one_object_a_line(bench: engines.Bench) -> None:
     bench.run(DEMO, told(fail_rule="checksum"))
     with open(bench.files().events, encoding="utf-8") as file:
         events = [json.loads(line) for line in file]
-    assert all(event["v"] == 1 and isinstance(event["t"], float) for event in events)
+    assert all(event["v"] == 2 and isinstance(event["t"], float) for event in events)
     assert [event["event"] for event in events][:4] == [
         "workflow_started",
+        "rule_graph",
+        "tasks_planned",
         "run_info",
-        "job_started",
-        "job_info",
     ]
     assert events[-2]["event"] == "job_error"
     assert events[-2]["rule"] == "checksum"

@@ -70,6 +70,23 @@ rule script:
     script: "script.py"
 """
 
+# Each of the two rules asks for most of the job's memory; the third for more than there is.
+HUNGRY = """
+rule all:
+    input: "a.txt", "b.txt", "much.txt"
+
+rule part:
+    output: "{name}.txt"
+    wildcard_constraints: name="[ab]"
+    resources: mem_mb=300
+    shell: "mkdir busy && sleep 0.2 && rmdir busy && touch {output}"
+
+rule much:
+    output: "much.txt"
+    resources: mem_mb=8000
+    shell: "echo {resources.mem_mb} > {output}"
+"""
+
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
@@ -109,6 +126,16 @@ def bench(
 class TestRuns:
     pytestmark = needs_snakemake
 
+    def test_rules_share_the_memory_of_the_job_as_they_share_its_cores(
+        self, warm: engines.Bench, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "hungry"
+        folder.mkdir()
+        (folder / "Snakefile").write_text(HUNGRY)
+        finished = warm.run(engines.workflow_of(folder), JobSpec(cores=4, memory_mb=512))
+        assert finished.exit_code == 0, finished.log.decode()
+        assert (warm.work / "much.txt").read_text() == "512\n"
+
     def test_a_workflow_cannot_tell_how_it_was_started(self, bench: engines.Bench, curious: Path) -> None:
         values = {
             "zeros": "007",
@@ -126,7 +153,7 @@ class TestRuns:
         assert seen["values"] == values
         assert seen["runner"] == "the workflow"
         assert (seen["rundir"], seen["cwd"]) == (str(bench.work), str(bench.work))
-        assert seen["temporary"] == "/tmp"
+        assert seen["temporary"] == bench.files().tmp
         assert set(seen["descriptors"]) >= {0, 1, 2}
         assert (bench.work / "waited_for.txt").read_text() == ""
         assert seen["environment"].pop("PATH").split(":")[0] == os.path.dirname(SNAKEMAKE)

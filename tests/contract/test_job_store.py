@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import IdempotencyMismatch, JobNotFound, QueueFull, StoreUnavailable
+from runner.job_store import IdempotencyKey, JobQuery, Submitted, Update
 from runner.jobs import (
+    Attachment,
     Change,
     Job,
-    JobEvent,
     JobSpec,
     JobStatus,
     Outcome,
@@ -27,14 +28,13 @@ from runner.jobs import (
     progressed,
     retried,
 )
-from runner.ports import IdempotencyKey, JobQuery, Submitted, Update
 from tests.support.stores import KINDS, NOON, a_job, added, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from runner.ports import JobStore
+    from runner.job_store import JobStore
 
 
 @pytest.fixture(params=KINDS)
@@ -76,10 +76,14 @@ def test_a_stored_job_comes_back_exactly_as_it_went_in(store: JobStore) -> None:
             labels={"project": "Ålesund", "empty": "", "k:v": "a=b"},
             priority=-5,
             timeout_s=0.1 + 0.2,
+            memory_mb=2**30,
             max_retries=3,
+            attachments=(Attachment("in/ü.txt", 2**40, "0" * 64), Attachment("b", 0, "f" * 64)),
         ),
         status=JobStatus.FAILED,
         engine="snakemake",
+        workflow_version="sha256:" + "0" * 64,
+        workflow_commit="a" * 40,
         created_at=at,
         updated_at=at + timedelta(microseconds=1),
         version=9,
@@ -100,6 +104,8 @@ def test_a_stored_job_comes_back_exactly_as_it_went_in(store: JobStore) -> None:
     assert store.get(job.id) == answer.job
     assert store.list(JobQuery()).items == (answer.job,)
     assert answer.job.seq > 0
+    assert store.has_workflow_version("sha256:" + "0" * 64)
+    assert not store.has_workflow_version("sha256:" + "1" * 64)
 
 
 def test_times_of_another_zone_are_the_same_moment_in_utc(store: JobStore) -> None:
@@ -334,81 +340,7 @@ def test_counts_name_every_status_and_agree_with_a_recount(store: JobStore) -> N
         assert page.total == len(page.items)
 
 
-# ---------------------------------------------------------------- the commit
-
-
-def test_on_commit_is_called_in_order_with_rows_that_can_be_read(kind: str, tmp_path: Path) -> None:
-    seen: list[JobEvent] = []
-    missing: list[JobEvent] = []
-
-    def on_commit(events: Sequence[JobEvent]) -> None:
-        stored = opened[0].events(after_seq=events[0].seq - 1, limit=len(events))
-        missing.extend(event for event in events if event not in stored)
-        seen.extend(events)
-
-    opened: list[JobStore] = []
-    store = open_store(kind, tmp_path, on_commit)
-    opened.append(store)
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: added(store), range(100)))
-    store.close()
-    assert len(seen) == 100
-    assert [event.seq for event in seen] == sorted(event.seq for event in seen)
-    assert missing == []
-
-
-def test_a_subscriber_that_raises_costs_neither_the_write_nor_the_next(kind: str, tmp_path: Path) -> None:
-    calls: list[int] = []
-
-    def on_commit(events: Sequence[JobEvent]) -> None:
-        calls.append(len(events))
-        raise RuntimeError("a subscriber's own fault")
-
-    store = open_store(kind, tmp_path, on_commit)
-    first, second = added(store), added(store)
-    assert [event.job_id for event in store.events()] == [first.id, second.id]
-    store.close()
-    assert calls == [1, 1]
-
-
-def test_an_operation_that_cannot_be_stored_does_not_spoil_its_neighbours(kind: str, tmp_path: Path) -> None:
-    seen: list[JobEvent] = []
-    store = open_store(kind, tmp_path, seen.extend)
-    good = [store.add(a_job(labels={"n": "x"}, name="same")) for _ in range(10)]
-    bad = store.add(a_job(parameters={"object": object()}, labels={"n": "x"}, name="same"))
-    more = [store.add(a_job(labels={"n": "x"}, name="same")) for _ in range(10)]
-    ids = [future.result(10).job.id for future in good + more]
-    assert bad.exception(10) is not None or kind == "memory"
-    stored = 20 if bad.exception() else 21
-    for query in (JobQuery(), JobQuery(labels=(("n", "x"),)), JobQuery(q="same"), JobQuery(workflow="demo")):
-        assert store.list(query).total == stored
-    assert store.counts()[JobStatus.PENDING] == stored
-    assert set(ids) <= {event.job_id for event in seen}
-    assert len(seen) == len({event.seq for event in seen}) == stored
-    store.close()
-
-
-def test_a_closed_store_has_finished_what_was_asked_and_takes_no_more(kind: str, tmp_path: Path) -> None:
-    store = open_store(kind, tmp_path)
-    futures = [store.add(a_job()) for _ in range(200)]
-    store.close()
-    store.close()
-    assert all(future.done() and future.exception() is None for future in futures)
-    job = futures[0].result().job
-    for call in (
-        lambda: store.add(a_job()).result(5),
-        lambda: store.update([Update(job, claimed(job, NOON), Change.CLAIMED)]).result(5),
-        lambda: store.delete(job).result(5),
-        lambda: store.get(job.id),
-        lambda: store.list(JobQuery()),
-        lambda: store.pending(max_cores=1, limit=1),
-        store.running,
-        store.counts,
-        store.events,
-        store.check,
-    ):
-        with pytest.raises(StoreUnavailable):
-            call()
+# ---------------------------------------------------------------- the check
 
 
 def test_check_passes_on_a_store_that_works(store: JobStore) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import StoreUnavailable
+from runner.job_store import JobQuery, Update
 from runner.jobs import Change, JobStatus, claimed
-from runner.ports import JobQuery, Update
 from runner.stores.sql import SqlStore
 from runner.stores.sql.condition import condition_of
 from tests.support.stores import NOON, a_job, added, store_url

@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from runner.errors import RunnerError
+from runner.access import OPERATOR, Action, AuditQuery, Quota, audit_of
+from runner.errors import JobNotFound, RunnerError
+from runner.job_store import IdempotencyKey, JobQuery, Update
 from runner.jobs import (
     Change,
     Job,
@@ -34,9 +36,9 @@ from runner.jobs import (
     progressed,
     retried,
 )
-from runner.ports import IdempotencyKey, JobQuery, Update
 from runner.stores.memory import MemoryStore
-from runner.stores.sql import SqlStore, pages, sqlite
+from runner.stores.sql import SqlStore, sqlite
+from runner.stores.sql.page_selects import Shape, examined_select, matched_select, page_select
 from runner.stores.sql.statements import sql_of
 from tests.support.stores import NOON, a_job, store_url
 
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 # Few different values, so that queries meet jobs.
 _TIMES = st.integers(-3, 3).map(lambda hours: NOON + timedelta(hours=hours))
+_TENANTS = st.sampled_from(["default", "t1", "t2"])
 _WORKFLOWS = st.sampled_from(["demo", "count"])
 _LABELS = st.dictionaries(st.sampled_from(["a", "b", "é"]), st.sampled_from(["1", "2", ""]), max_size=3)
 _NAMES = st.none() | st.text(st.sampled_from("abAB1-%_\"'*ß𝒳 "), min_size=1, max_size=6)
@@ -67,6 +70,7 @@ _SPECS = st.builds(
 )
 _QUERIES = st.builds(
     JobQuery,
+    tenant=st.none() | _TENANTS,
     statuses=st.lists(st.sampled_from(JobStatus), max_size=5).map(tuple),
     workflow=st.none() | _WORKFLOWS,
     labels=_LABELS.map(lambda labels: tuple(labels.items())),
@@ -89,6 +93,20 @@ _OUTCOMES = st.builds(
     | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4),
     usage=st.none()
     | st.builds(Usage, st.floats(0, 1e6), st.integers(0, 2**60), st.integers(0), st.integers(0)),
+)
+
+
+_LIMITS = st.none() | st.integers(1, 6)
+_QUOTAS = st.builds(Quota, max_cores=_LIMITS, max_pending=_LIMITS, max_bytes=_LIMITS)
+_AUDITS = st.builds(
+    AuditQuery,
+    tenant=st.none() | _TENANTS,
+    actor=st.none() | st.sampled_from(["operator", "nobody"]),
+    action=st.none() | st.sampled_from(Action),
+    subject=st.none() | st.sampled_from(["019aaaa0-0000", "019aaaa1-0001", "t1"]),
+    after_seq=st.integers(0, 3),
+    before_seq=st.none() | st.integers(0, 20),
+    limit=st.integers(1, 5),
 )
 
 
@@ -122,18 +140,45 @@ class Stores(RuleBasedStateMachine):
         self._directory.cleanup()
 
     def _both(self, call: str, *arguments: Any, **keywords: Any) -> Any:
-        answers = [getattr(store, call)(*arguments, **keywords) for store in (self._sql, self._memory)]
+        stores = (self._sql, self._memory)
+        answers: list[Any]
+        if call == "_found":
+            answers = [_found(store, *arguments) for store in stores]
+        else:
+            answers = [getattr(store, call)(*arguments, **keywords) for store in stores]
         sql, memory = [_answer(a) if hasattr(a, "result") else a for a in answers]
         assert sql == memory
         return sql
 
-    @rule(spec=_SPECS, at=_TIMES, key=_KEYS, max_pending=st.none() | st.integers(0, 4))
-    def add(self, spec: JobSpec, at: Any, key: IdempotencyKey | None, max_pending: int | None) -> None:
+    @rule(
+        spec=_SPECS,
+        at=_TIMES,
+        tenant=_TENANTS,
+        key=_KEYS,
+        max_pending=st.none() | st.integers(0, 4),
+        quota=st.none() | _QUOTAS,
+    )
+    def add(
+        self,
+        spec: JobSpec,
+        at: Any,
+        tenant: str,
+        key: IdempotencyKey | None,
+        max_pending: int | None,
+        quota: Quota | None,
+    ) -> None:
         number = next(self._numbers)
         job = replace(
-            a_job(at=at, job_id=f"019aaaa{number % 3}-{number:04d}"), spec=spec, retries_left=spec.max_retries
+            a_job(at=at, job_id=f"019aaaa{number % 3}-{number:04d}"),
+            spec=spec,
+            retries_left=spec.max_retries,
+            tenant=tenant,
+            owner=f"{tenant}'s",
         )
-        answer = self._both("add", job, key=key, max_pending=max_pending)
+        audit = audit_of(OPERATOR, Action.JOB_SUBMITTED, job.id, tenant=tenant, at=at)
+        answer = self._both(
+            "add", job, key=key, max_pending=max_pending, quota=quota, used_bytes=5, audit=audit
+        )
         if not isinstance(answer, type):
             self._jobs.append(answer.job)
 
@@ -144,23 +189,47 @@ class Stores(RuleBasedStateMachine):
         for _ in range(size):
             before = data.draw(st.sampled_from(self._jobs[-6:]))
             after, kind = _step(before, at, outcome, retry=data.draw(st.booleans()))
-            updates.append(Update(before, after, kind, {"n": size}))
+            audit = audit_of(OPERATOR, Action.JOB_CANCELLED, before.id, tenant=before.tenant, at=at)
+            updates.append(Update(before, after, kind, {"n": size}, audit))
         answer = self._both("update", updates)
         self._jobs.extend(job for job in answer if job)
 
     @precondition(lambda self: self._jobs)
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
-        self._both("delete", data.draw(st.sampled_from(self._jobs[-6:])))
+        job = data.draw(st.sampled_from(self._jobs[-6:]))
+        audit = audit_of(OPERATOR, Action.JOB_DELETED, job.id, tenant=job.tenant, at=NOON)
+        self._both("delete", job, audit=audit)
+
+    @precondition(lambda self: self._jobs)
+    @rule(data=st.data(), tenant=st.none() | _TENANTS)
+    def get(self, data: st.DataObject, tenant: str | None) -> None:
+        job = data.draw(st.sampled_from(self._jobs[-6:]))
+        self._both("_found", job.id, tenant)
+
+    @rule(tenant=_TENANTS, quota=_QUOTAS)
+    def set_quota(self, tenant: str, quota: Quota) -> None:
+        self._both("set_quota", tenant, quota, NOON, OPERATOR)
+        self._both("quotas")
+        self._both("keys_version")
+
+    @rule(query=_AUDITS)
+    def ask_who_did_what(self, query: AuditQuery) -> None:
+        self._both("audit", query)
+
+    @rule(before=_TIMES, limit=st.integers(1, 3))
+    def forget_who_did_what(self, before: Any, limit: int) -> None:
+        self._both("forget_audit", before, limit=limit)
 
     @rule(queries=st.lists(_QUERIES, min_size=5, max_size=20))
     def ask(self, queries: list[JobQuery]) -> None:
         for query in queries:
             self._both("list", query)
 
-    @rule(max_cores=st.integers(0, 4), limit=st.integers(0, 4))
-    def queue(self, max_cores: int, limit: int) -> None:
-        self._both("pending", max_cores=max_cores, limit=limit)
+    @rule(max_cores=st.integers(0, 4), limit=st.integers(0, 4), tenant=st.none() | _TENANTS)
+    def queue(self, max_cores: int, limit: int, tenant: str | None) -> None:
+        self._both("pending", max_cores=max_cores, limit=limit, tenant=tenant)
+        self._both("waiting_tenants")
         self._both("running")
 
     @rule()
@@ -170,15 +239,21 @@ class Stores(RuleBasedStateMachine):
 
     @invariant()
     def counts_and_events_agree(self) -> None:
-        self._both("counts")
+        for tenant in (None, "default", "t1", "t2"):
+            self._both("counts", tenant=tenant)
+        self._both("events", tenant="t1", limit=1000)
+        self._both("tenants")
         events = self._both("events", limit=1000)
         last_seen = events[-1:]
         assert last_seen == [] or last_seen[0] in self._published
         seqs = [event.seq for event in self._published]
         assert seqs == sorted(set(seqs))
         with closing(sqlite3.connect(Path(self._directory.name) / "snakeline.db")) as connection:
-            recount = "SELECT workflow, status, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2"
-            kept = "SELECT * FROM job_counts WHERE jobs <> 0 ORDER BY 1, 2"
+            recount = (
+                "SELECT tenant, workflow, status, count(*) FROM jobs GROUP BY 1, 2, 3 "
+                "UNION ALL SELECT '*', workflow, status, count(*) FROM jobs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+            )
+            kept = "SELECT * FROM job_counts WHERE jobs <> 0 ORDER BY 1, 2, 3"
             assert connection.execute(kept).fetchall() == connection.execute(recount).fetchall()
             for orphans in (
                 "SELECT 1 FROM job_labels WHERE seq NOT IN (SELECT seq FROM jobs)",
@@ -186,6 +261,13 @@ class Stores(RuleBasedStateMachine):
                 "SELECT 1 FROM job_events WHERE job_seq NOT IN (SELECT seq FROM jobs)",
             ):
                 assert connection.execute(orphans).fetchone() is None
+
+
+def _found(store: SqlStore | MemoryStore, job_id: str, tenant: str | None) -> Job | None:
+    try:
+        return store.get(job_id, tenant=tenant)
+    except JobNotFound:
+        return None
 
 
 def _step(before: Job, at: Any, outcome: Outcome, *, retry: bool) -> tuple[Job, Change]:
@@ -217,10 +299,11 @@ TestStores.settings = settings(
 # ---------------------------------------------------------------- plans
 
 
-def _shapes() -> list[pages.Shape]:
+def _shapes() -> list[Shape]:
     shapes = []
-    for walk, statuses, workflow, labels, name, by_id, created, order in product(
+    for walk, tenant, statuses, workflow, labels, name, by_id, created, order in product(
         ("jobs", "created", "status", "workflow", "label", "name"),
+        (False, True),
         (0, 3),
         (False, True),
         (0, 2),
@@ -238,17 +321,17 @@ def _shapes() -> list[pages.Shape]:
             or (by_id and name is None)
         )
         if not impossible:
-            shapes.append(pages.Shape(walk, statuses, workflow, labels, name, by_id, created, order))  # type: ignore[arg-type]
+            shapes.append(Shape(walk, tenant, statuses, workflow, labels, name, by_id, created, order))  # type: ignore[arg-type]
     return shapes
 
 
-@pytest.mark.parametrize("select", [pages.page_select, pages.matched_select, pages.examined_select])
+@pytest.mark.parametrize("select", [page_select, matched_select, examined_select])
 def test_no_page_and_no_count_ever_scans_a_table_or_sorts_one(tmp_path: Path, select: Any) -> None:
     SqlStore.open(store_url(tmp_path)).close()
     dialect = sqlite.dialect()
     with closing(sqlite3.connect(tmp_path / "snakeline.db")) as connection:
         for shape in _shapes():
-            if shape.walk == "created" and select is pages.page_select:
+            if shape.walk == "created" and select is page_select:
                 continue  # only ever counted
             sql = sql_of(select(shape, 2), dialect)
             values = dict.fromkeys(_parameters(sql), 1)

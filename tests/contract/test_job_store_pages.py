@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.job_store import JobQuery, Update
 from runner.jobs import Change, Job, JobStatus, Outcome, Reason, cancel_asked, claimed, ended
-from runner.ports import JobQuery, Update
 from tests.support.stores import KINDS, NOON, a_job, added, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from runner.ports import JobStore
+    from runner.job_store import JobStore
 
 
 @pytest.fixture(params=KINDS)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from alembic import command
 
+from runner.job_store import EndedJob, JobQuery
 from runner.jobs import Change, Outcome, Reason, cancel_asked, claimed, ended, retried
-from runner.ports import EndedJob, JobQuery
 from runner.stores.memory import MemoryStore
 from runner.stores.sql import SqlStore, migrate
 from tests.support.stores import KINDS, NOON, a_job, added, changed, ended_at, open_store, store_url
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from runner.ports import JobStore
+    from runner.job_store import JobStore
 
 
 @pytest.fixture(params=KINDS)

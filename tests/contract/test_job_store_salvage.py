@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from runner.errors import StoreUnavailable
+from runner.job_store import IdempotencyKey, JobQuery, Update
 from runner.jobs import Change, Job, JobStatus, Outcome, Reason, claimed, ended
-from runner.ports import IdempotencyKey, JobQuery, Update
 from runner.stores.sql import SqlStore, sqlite
 from runner.stores.sql.condition import condition_of
 from runner.stores.sql.rows import JOB_COLUMNS, job_of
@@ -23,7 +23,7 @@ from runner.stores.sql.schema import JOB_SPECS
 from runner.stores.sql.schema import JOBS as JOBS_TABLE
 from runner.stores.sql.statements import sql_of
 from runner.stores.sql.swap import make_empty
-from tests.support.stores import NOON, a_job, added
+from tests.support.stores import NOON, a_job, added, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
 JOBS = 400
 PAGE_BYTES = 4096
-
-
-def opened(file: Path) -> closing[SqlStore]:
-    return closing(SqlStore.open(f"sqlite:///{file}"))
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +208,25 @@ def test_nothing_is_invented_whatever_is_damaged(
     numbers = f"{len(read)} stores damaged at random: {read} of {JOBS} jobs read, 0 invented"
     record_property("numbers", numbers)
     print(numbers)  # noqa: T201 - told with -rA
+
+
+def test_rows_that_are_out_of_order_before_a_damaged_page_are_no_trap(copy: Path) -> None:
+    with closing(sqlite3.connect(copy)) as connection:
+        [root] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'job_specs'").fetchone()
+    content = bytearray(copy.read_bytes())
+    start = (root - 1) * PAGE_BYTES
+    assert content[start] == 5, "the root of a table with pages below it"
+    cells = [
+        int.from_bytes(content[start + 12 + 2 * i : start + 14 + 2 * i])
+        for i in range(int.from_bytes(content[start + 3 : start + 5]))
+    ]
+    below = [int.from_bytes(content[start + cell : start + cell + 4]) for cell in cells]
+    leaves = [(page - 1) * PAGE_BYTES for page in below]
+    content[leaves[5] : leaves[5] + PAGE_BYTES] = content[leaves[1] : leaves[1] + PAGE_BYTES]
+    content[leaves[6] : leaves[6] + PAGE_BYTES] = b"\xff" * PAGE_BYTES
+    copy.write_bytes(content)
+    found, _ = salvaged(copy)
+    assert JOBS * 0.9 < found.jobs < JOBS
 
 
 def test_a_number_that_may_have_been_given_out_is_not_used_again(copy: Path) -> None:

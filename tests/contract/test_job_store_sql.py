@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import StorageFull, StoreUnavailable
+from runner.job_store import IdempotencyKey, JobQuery, Update
 from runner.jobs import Change, JobStatus, claimed
-from runner.ports import IdempotencyKey, JobQuery, Update
 from runner.stores.sql import SqlStore, sqlite
 from tests.support.stores import NOON, a_job, added, store_url
 from tests.support.wait import wait_until
@@ -25,6 +25,7 @@ from tests.support.wait import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from runner.job_store import Order
     from runner.jobs import JobEvent
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +109,7 @@ _ADD_FOREVER = """
 import sys, threading
 from datetime import UTC, datetime
 from runner.jobs import Job, JobSpec, JobStatus
-from runner.ports import IdempotencyKey
+from runner.job_store import IdempotencyKey
 from runner.stores.sql import SqlStore
 store = SqlStore.open(sys.argv[1])
 lock = threading.Lock()
@@ -268,3 +269,25 @@ def test_a_database_removed_while_in_use_is_not_replaced_by_an_empty_one(
     with pytest.raises(StoreUnavailable):
         store.counts()
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- how much is read at a time
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_page_of_very_large_jobs_ends_early(store: SqlStore, order: Order) -> None:
+    sizes = [2**20, 10, 3 * 2**20, 10, 10, 5 * 2**20, 10, 2**20]
+    jobs = [added(store, targets=("x" * size,)) for size in sizes]
+    found: list[str] = []
+    pages = []
+    page = store.list(JobQuery(limit=6, order=order))
+    while True:
+        pages.append([len(job.spec.targets[0]) for job in page.items])
+        found += [job.id for job in page.items]
+        assert page.total == 8
+        if not page.has_more:
+            break
+        page = store.list(JobQuery(limit=6, order=order, after_seq=page.items[-1].seq))
+    assert found == [job.id for job in (jobs if order == "asc" else reversed(jobs))]
+    assert all(len(sizes) == 1 or sum(sizes) <= 4 * 2**20 for sizes in pages)
+    assert len(pages) == 4

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks as openapi_checks
 
@@ -30,25 +31,25 @@ CHECKS = [
 ]
 # The same requests every time: derandomize takes the place of a seed.
 BOUNDED = settings(
-    max_examples=25,
+    max_examples=10,
     derandomize=True,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
 )
+FUZZED = {
+    "MAX_CORES": "1000000",
+    "MOCK_MAX_S": "0",
+    "STOP_GRACE_S": "1",
+    "DATABASE_URL": "memory://",
+    "LOG_LEVEL": "warning",
+}
 
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A service of its own: what is made up here is nobody else's business."""
-    with running_server(
-        tmp_path_factory.mktemp("fuzzed"),
-        MAX_CORES="1000000",
-        MOCK_MAX_S="0",
-        STOP_GRACE_S="1",
-        DATABASE_URL="memory://",
-        LOG_LEVEL="warning",
-    ) as own:
+    with running_server(tmp_path_factory.mktemp("fuzzed"), **FUZZED) as own:
         yield own
 
 
@@ -72,12 +73,18 @@ def check(schema: Any, method: str, path: str, mode: GenerationMode, checks: lis
         case.path_parameters.update(fixed)
         if isinstance(wait := case.query.get("wait"), (int, float)):
             case.query["wait"] = min(wait, 0.01)  # valid as it was, but not that long
+        if isinstance(cursor := case.query.get("cursor"), str):
+            assume(len(quote(cursor)) < 60_000)  # a longer address never gets to the route: 431
         case.call_and_validate(checks=checks, timeout=20)
 
     every_answer()
 
 
-@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=OPERATIONS.values())
+# A stream of all jobs has no end to wait for: see tests/integration/test_api_events.py.
+ANSWERED = {key: name for key, name in OPERATIONS.items() if name != "follow_events"}
+
+
+@pytest.mark.parametrize(("method", "path"), ANSWERED, ids=ANSWERED.values())
 def test_every_answer_to_a_valid_request_is_as_the_document_says(
     api_schema: Any, method: str, path: str
 ) -> None:
@@ -85,14 +92,21 @@ def test_every_answer_to_a_valid_request_is_as_the_document_says(
 
 
 # The other operations take nothing but an id, which can be unknown but not invalid.
-@pytest.mark.parametrize("operation", ["submit_job", "list_jobs", "get_job", "get_job_log"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        *("submit_job", "list_jobs", "get_job", "get_job_log", "list_job_outputs"),
+        *("list_job_tasks", "get_job_task_log", "get_job_graph", "follow_events"),
+        *("create_key", "rotate_key", "set_quota", "list_audit"),
+    ],
+)
 def test_every_invalid_request_is_refused_as_the_document_says(api_schema: Any, operation: str) -> None:
     method, path = next(key for key, name in OPERATIONS.items() if name == operation)
     check(api_schema, method, path, GenerationMode.NEGATIVE, CHECKS)
 
 
-@pytest.mark.parametrize("path", ["/jobs/{job_id}", "/jobs/{job_id}/logs"])
+@pytest.mark.parametrize("path", ["", "/logs", "/tasks", "/graph", "/events", "/outputs"])
 def test_every_answer_about_a_job_that_exists_is_as_the_document_says(
     api_schema: Any, ended_job: str, path: str
 ) -> None:
-    check(api_schema, "get", path, GenerationMode.POSITIVE, [*CHECKS], job_id=ended_job)
+    check(api_schema, "get", f"/jobs/{{job_id}}{path}", GenerationMode.POSITIVE, [*CHECKS], job_id=ended_job)

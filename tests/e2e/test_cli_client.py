@@ -35,8 +35,11 @@ def client(service: ServiceProcess) -> Client:
 
 
 def test_a_job_is_submitted_waited_for_and_deleted(client: Client) -> None:
-    submitted = client.submit("demo", name="first", labels={"run": "7"}, priority=3, timeout_s=60)
+    submitted = client.submit(
+        "demo", name="first", labels={"run": "7"}, priority=3, timeout_s=60, memory_mb=256, cores=2
+    )
     assert (submitted.status, submitted.name, submitted.raw["labels"]) == ("pending", "first", {"run": "7"})
+    assert (submitted.raw["memory_mb"], submitted.raw["cores"]) == (256, 2)
     ended = client.wait(submitted.id, timeout_s=20)
     assert (ended.status, ended.reason, ended.exit_code) == ("completed", "exited_zero", 0)
     assert ended.duration_s is not None

@@ -59,7 +59,8 @@ def test_every_acknowledged_job_is_there_after_a_kill_9(tmp_path: Path) -> None:
 
 
 def test_jobs_run_on_without_the_service_and_the_next_one_learns_how_they_ended(tmp_path: Path) -> None:
-    go = tmp_path / "go"
+    go = tmp_path / "gate" / "go"
+    go.parent.mkdir()  # beside the data, what comes later cannot be seen by jobs
     codes = [0, 1, 3, 77, 255]
     with ExitStack() as stack:
         first = stack.enter_context(ServiceProcess(tmp_path, SETTINGS))

@@ -45,8 +45,9 @@ def test_a_value_that_makes_no_sense_stops_the_start_with_one_line(tmp_path: Pat
     assert_one_line(snakeline("serve", cwd=tmp_path, STOP_GRACE_S="soon"), "SNAKELINE_STOP_GRACE_S", "soon")
 
 
-def test_an_open_address_without_authentication_stops_the_start_with_one_line(tmp_path: Path) -> None:
-    assert_one_line(snakeline("serve", cwd=tmp_path, HOST="0.0.0.0", PORT="0"), "SNAKELINE_AUTH=none")
+def test_rules_for_tokens_that_would_be_ignored_stop_the_start_with_one_line(tmp_path: Path) -> None:
+    outcome = snakeline("serve", cwd=tmp_path, OIDC_ISSUER="https://login.example.org", AUTH="none")
+    assert_one_line(outcome, "SNAKELINE_OIDC_ISSUER", "SNAKELINE_AUTH=oidc")
 
 
 def test_a_port_in_use_stops_the_start_with_one_line(tmp_path: Path) -> None:
@@ -85,7 +86,8 @@ def test_check_finds_all_that_the_stand_in_needs(tmp_path: Path) -> None:
     report = json.loads(outcome.stdout)
     assert outcome.returncode == 0
     assert report["ok"]
-    assert {check["name"] for check in report["checks"]} >= {"settings", "engine", "isolation", "workflows"}
+    names = {check["name"] for check in report["checks"]}
+    assert names >= {"settings", "callers", "engine", "isolation", "workflows"}
     assert list(tmp_path.iterdir()) == [], "a check makes nothing"
 
 

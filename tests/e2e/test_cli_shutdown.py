@@ -24,7 +24,9 @@ def held(server: LiveServer, hold: Hold, **mock: Any) -> dict[str, Any]:
     """A job that runs until `hold` is released, in its engine already."""
     job = server.client.submit(parameters={"mock": {"hold": hold.path, **mock}})
     server.client.wait_for(job["id"], "running")
-    wait_until(lambda: processes_of(job["id"]), what="the engine to run")
+    # It has its title before it is the engine; once it writes, it handles signals as it was told to.
+    log = server.data_dir / "jobs" / job["id"] / "attempts/1/log.0"
+    wait_until(lambda: log.exists() and log.stat().st_size, what="the engine to run")
     return job
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner import bootstrap
+from runner import bootstrap, checkup
 from runner.data_dir import has_jobs
 from runner.errors import StoreUnavailable
 from tests.support.command import snakeline
@@ -187,7 +187,7 @@ def test_a_store_that_cannot_be_used_stops_the_start_and_says_what_to_do(tmp_pat
     before = store.read_bytes() if store.exists() else None
     with pytest.raises(StoreUnavailable) as caught:
         bootstrap.build_runner(settings)
-    [checked] = [found for found in bootstrap.check(settings) if found.name == "store"]
+    [checked] = [found for found in checkup.check(settings) if found.name == "store"]
     assert not checked.ok
     for said in (str(caught.value), checked.detail):
         assert str(store) in said

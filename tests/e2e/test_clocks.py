@@ -362,7 +362,9 @@ def test_a_service_that_stood_still_records_what_happened_meanwhile(
 def test_launches_wait_for_a_launcher_that_stands_still(
     tmp_path: Path, still_s: float, record_property: Any
 ) -> None:
-    with running_server(tmp_path, MAX_CORES="50", STOP_GRACE_S="1") as server:
+    marks = tmp_path / "starts"
+    marks.mkdir()
+    with running_server(tmp_path, MAX_CORES="50", STOP_GRACE_S="1", JOB_WRITABLE=str(marks)) as server:
         client = server.client
         client.run(parameters={"mock": {"seconds": 0}})
         (launcher,) = (
@@ -370,7 +372,7 @@ def test_launches_wait_for_a_launcher_that_stands_still(
             for child in psutil.Process(server.process.pid).children()
             if "snakeline: launcher" in " ".join(child.cmdline())
         )
-        starts = [tmp_path / f"starts-{number}" for number in range(40)]
+        starts = [marks / str(number) for number in range(40)]
         began = time.monotonic()
         with stopped(launcher):
             ids = [

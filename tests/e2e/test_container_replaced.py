@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
-from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,21 +45,8 @@ rule third:
 def replace_container(service: ServiceUnderFire, job_ids: Sequence[str]) -> None:
     """SIGKILL the service, the launcher, the shims and the jobs before any of them can tell another."""
     launcher = service.launcher_pid()
-    mine = [pid for job_id, pids in job_processes.by_job().items() if job_id in job_ids for pid in pids]
-    pids = [service.process.pid, *([launcher] if launcher else []), *mine]
-    with ExitStack() as stack:
-        handles = []
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                handles.append(os.pidfd_open(pid))
-                stack.callback(os.close, handles[-1])
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for handle in handles:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(handle, number)
-        service.until_killed()
-        for handle in handles[1:]:
-            assert select.select([handle], [], [], 10)[0], "a process outlived its container"
+    job_processes.kill_family([service.process.pid, *([launcher] if launcher else [])], job_ids)
+    service.until_killed()
     wait_until(lambda: not job_processes.by_job().keys() & set(job_ids), what="nothing to be left")
 
 

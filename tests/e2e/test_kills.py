@@ -139,14 +139,20 @@ def _exists(path: str) -> bool:
     return os.path.lexists(path)
 
 
-@pytest.mark.parametrize(
-    ("barrage", "kills"),
-    [
-        pytest.param(20261, 12, id="12"),
-        pytest.param(20262, 200, id="200", marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
-    ],
-    indirect=["barrage"],
-)
+def with_kills(kills: int, *, soak: int, seed: int) -> pytest.MarkDecorator:
+    """So many kills, and `soak` of them with the next seed in the long run."""
+    long = [pytest.mark.soak, pytest.mark.timeout(3600)]
+    return pytest.mark.parametrize(
+        ("barrage", "kills"),
+        [
+            pytest.param(seed, kills, id=f"{kills}"),
+            pytest.param(seed + 1, soak, id=f"{soak}", marks=long),
+        ],
+        indirect=["barrage"],
+    )
+
+
+@with_kills(8, soak=200, seed=20261)
 def test_kills_of_the_service_lose_nothing_start_nothing_twice_and_change_no_result(
     barrage: Barrage, kills: int, record_property: Recorder
 ) -> None:
@@ -154,14 +160,7 @@ def test_kills_of_the_service_lose_nothing_start_nothing_twice_and_change_no_res
     barrage.verify(record_property)
 
 
-@pytest.mark.parametrize(
-    ("barrage", "kills"),
-    [
-        pytest.param(20263, 3, id="3"),
-        pytest.param(20264, 100, id="100", marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
-    ],
-    indirect=["barrage"],
-)
+@with_kills(3, soak=100, seed=20263)
 def test_kills_of_the_launcher_as_well_disturb_no_job(
     barrage: Barrage, kills: int, record_property: Recorder
 ) -> None:
@@ -170,14 +169,7 @@ def test_kills_of_the_launcher_as_well_disturb_no_job(
     barrage.verify(record_property)
 
 
-@pytest.mark.parametrize(
-    ("barrage", "kills"),
-    [
-        pytest.param(20265, 3, id="3"),
-        pytest.param(20266, 100, id="100", marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
-    ],
-    indirect=["barrage"],
-)
+@with_kills(3, soak=100, seed=20265)
 def test_kills_of_shims_lose_just_the_attempts_they_ran(
     barrage: Barrage, kills: int, record_property: Recorder
 ) -> None:

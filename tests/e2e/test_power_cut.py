@@ -190,11 +190,11 @@ class Storm:
         return len(self._codes)
 
     def blow(self) -> None:
-        """Launch and hear of ends for a moment, then cut the power in the middle of it."""
+        """Launch and hear of ends for a moment, but of one at least, then cut the power in their midst."""
         attempts, dice = self._attempts, self._dice
         fresh: set[Handle] = set()
         until = time.monotonic() + dice.uniform(0.02, 0.4)
-        while time.monotonic() < until:
+        while time.monotonic() < until or not self._told:
             while len(fresh - self._told.keys()) < 6:
                 fresh.add(self._launch())
             self._told.update(dict(attempts.backend.wait(0.005)))

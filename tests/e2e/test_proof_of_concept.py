@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.runners import Hold
-from tests.support.server import running_server
+from tests.support.server import EXECUTED, running_server
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A service of this module's own: totals are counted exactly. Runs take 0.2 to 0.6 s."""
     settings = {"MAX_CORES": "10", "MOCK_MIN_S": "0.2", "MOCK_MAX_S": "0.6", "MOCK_SEED": "1"}
-    with running_server(tmp_path_factory.mktemp("fresh"), **settings) as server:
+    with running_server(tmp_path_factory.mktemp("fresh"), through=EXECUTED, **settings) as server:
         yield server
 
 

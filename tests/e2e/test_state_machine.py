@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Recorder = Callable[[str, object], None]
 
-_EXAMPLES: Final = 4
+_EXAMPLES: Final = 2
 _SEED: Final = 4
 _SOAK_EXAMPLES: Final = 10
 # No shrinking: processes do not repeat themselves to the letter, and each try takes seconds.

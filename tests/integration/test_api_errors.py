@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from api.settings import ServiceSettings
+    from runner.bootstrap import Runner
     from tests.support.client import ContractClient
     from tests.support.server import LiveServer
 
@@ -257,13 +259,23 @@ class TestUnparsableRequests:
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Iterator[TestClient]:
-    """The application in this process, with a route that fails as no route should."""
-    settings = load_settings(
+def in_memory(tmp_path: Path) -> ServiceSettings:
+    return load_settings(
         {"SNAKELINE_DATA_DIR": str(tmp_path / "data"), "SNAKELINE_DATABASE_URL": "memory://"}
     )
-    runner = build_runner(settings.runner())
-    app = create_app(runner, settings)
+
+
+@pytest.fixture
+def wired(in_memory: ServiceSettings) -> Iterator[Runner]:
+    runner = build_runner(in_memory.runner())
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def broken(wired: Runner, in_memory: ServiceSettings) -> Iterator[TestClient]:
+    """The application in this process, with a route that fails as no route should."""
+    app = create_app(wired, in_memory)
 
     @app.get("/broken")
     async def broken_route() -> None:
@@ -271,7 +283,6 @@ def broken(tmp_path: Path) -> Iterator[TestClient]:
 
     with TestClient(app) as client:
         yield client
-    runner.close()
 
 
 def test_an_unexpected_error_is_500_and_tells_nothing(broken: TestClient) -> None:
@@ -283,9 +294,9 @@ def test_an_unexpected_error_is_500_and_tells_nothing(broken: TestClient) -> Non
     assert "hunter2" not in answer.text
 
 
-def test_a_stopping_service_takes_no_jobs_and_is_not_ready(broken: TestClient) -> None:
+def test_a_stopping_service_takes_no_jobs_and_is_not_ready(broken: TestClient, wired: Runner) -> None:
     broken.app.stop.set()  # type: ignore[attr-defined]
-    broken.app_state["snakeline"].service.drain()
+    wired.service.drain()
     answer = broken.post("/jobs", json={})
     assert (answer.status_code, answer.json()["type"]) == (503, "shutting-down")
     assert int(answer.headers["retry-after"]) > 0

@@ -82,12 +82,11 @@ def test_sigterm_ends_streams_and_long_polls_at_once_and_exits_0(tmp_path: Path)
             assert {future.result(10) for future in polls} == {304}
             answered_s = time.monotonic() - started
             code = own.process.wait(10)
-            stopped_s = time.monotonic() - started
         gate.write_text("go")  # the job outlives its service and ends by itself
         assert not gate_was
         assert code == 0, own.log
         assert answered_s < 2
-        assert stopped_s < 2.9  # less than what uvicorn would give the half-sent body
+        assert "graceful shutdown exceeded" not in own.log, "the half-sent body was waited for"
 
 
 def _connections(server: LiveServer) -> int:
@@ -105,10 +104,9 @@ def _connections(server: LiveServer) -> int:
 def test_an_idle_keep_alive_connection_does_not_hold_up_the_end(tmp_path: Path) -> None:
     with running_server(tmp_path, DATABASE_URL="memory://") as own:
         own.client.get("/healthz")  # and its connection stays open
-        started = time.monotonic()
         own.process.terminate()
         assert own.process.wait(10) == 0
-        assert time.monotonic() - started < 3
+        assert "graceful shutdown exceeded" not in own.log
 
 
 def test_proxy_headers_are_not_believed(client: ContractClient) -> None:

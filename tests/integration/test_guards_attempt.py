@@ -171,14 +171,14 @@ def test_an_engine_dies_with_its_shim_though_no_service_is_there(attempts: Attem
 
 
 _ORPHAN = """
-import os, sys, time
+import os, select, sys
 from runner.isolation.processes import die_with_parent
 parent = os.fork()
 if parent == 0:
     parent = os.getpid()
+    ended = os.pidfd_open(parent)
     if os.fork() == 0:
-        while os.getppid() == parent:
-            time.sleep(0.001)
+        select.select([ended], [], [])
         die_with_parent(parent)
         os.write(1, b"it lives on")
     os._exit(0)

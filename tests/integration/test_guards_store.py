@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runner.job_store import IdempotencyKey, JobQuery, Update
 from runner.jobs import Change, JobStatus, retried
-from runner.ports import IdempotencyKey, JobQuery, Update
 from runner.removal import JobRemoval
 from runner.retention import Retention
 from runner.stores.sql import SqlStore, swap
@@ -23,7 +23,7 @@ from tests.support.wait import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runner.ports import EndedJob, Submitted
+    from runner.job_store import EndedJob, Submitted
     from runner.stores.sql.batch import Batch
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_a_write_waits_for_another_process_instead_of_failing_on_what_it_has_rea
     job = a_job()
 
     def another_writes_in_between(batch: Batch) -> Submitted:
-        assert batch._pending() == 0  # the first read of the transaction
+        assert batch._pending("*") == 0  # the first read of the transaction
         with (
             closing(sqlite3.connect(tmp_path / "snakeline.db", timeout=0, isolation_level=None)) as other,
             pytest.raises(sqlite3.OperationalError, match="locked"),

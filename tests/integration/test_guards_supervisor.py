@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
+from runner.errors import StoreUnavailable
+from runner.job_store import Update
 from runner.jobs import Change, JobStatus, Progress, Reason, cancel_asked, claimed, progressed, retried
-from runner.ports import Handle, Lost, Update
+from runner.ports import Handle, Lost
 from runner.stores.sql import SqlStore, sqlite
 from tests.support.runners import Hold, RunningRunner, settings_for
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -95,17 +99,50 @@ def test_a_job_that_ends_while_it_is_being_cancelled_has_its_result_recorded(run
     assert job.cancel_requested_at is not None
 
 
+def test_a_result_that_lost_a_race_outlasts_a_store_that_cannot_be_read(
+    runner: RunningRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = runner._runner._store
+    get = store.get
+    refused: list[str] = []
+
+    def fails_once(job_id: str, *, tenant: str | None = None) -> Job:
+        if not refused and threading.current_thread().name == "supervisor":
+            refused.append(job_id)
+            raise StoreUnavailable("it cannot be read just now")
+        return get(job_id, tenant=tenant)
+
+    def overtake(job: Job) -> None:
+        bump(runner)(job)
+        monkeypatch.setattr(store, "get", fails_once)
+
+    just_before(runner, Change.ENDED, overtake)
+    job = runner.ended(runner.submit(exit_code=9), timeout_s=5)
+    assert refused == [job.id]
+    assert (job.status, job.exit_code) == (JobStatus.FAILED, 9)
+
+
+def refusals(logged: Sequence[Mapping[str, object]]) -> int:
+    """How often the store has not taken what the supervisor had for it."""
+    return [entry["event"] for entry in logged].count("supervisor.store_unavailable")
+
+
 def test_a_result_outlasts_a_store_that_cannot_be_written(
     tmp_path: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_S", 0.1)
     with contextlib.closing(RunningRunner(settings_for(tmp_path / "data"))) as runner:
         job = runner.wait_for(runner.submit(hold=hold.path, exit_code=9), lambda j: j.progress is not None)
-        path = tmp_path / "data" / "snakeline.db"
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        path, recorder = tmp_path / "data" / "snakeline.db", runner._runner._supervisor._recorder
+        with (
+            contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other,
+            capture_logs() as logged,
+        ):
             other.execute("BEGIN IMMEDIATE")
             hold.release()
-            wait_until(lambda: runner._runner._supervisor._in_doubt, what="a result that cannot be stored")
+            wait_until(lambda: recorder._outcomes, what="a result")
+            before = refusals(logged)  # of its progress, perhaps
+            wait_until(lambda: refusals(logged) > before, what="a result that cannot be stored")
             assert runner.service.get(job.id).status is JobStatus.RUNNING
             other.execute("ROLLBACK")
         ended = runner.ended(job)

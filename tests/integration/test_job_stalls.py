@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from runner.job_store import Update
     from runner.jobs import Job
-    from runner.ports import Update
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_an_attempt_that_cannot_be_launched_now_holds_up_no_other(runner: Runnin
         began = time.monotonic()
         for job in others:
             assert runner.ended(job).status is JobStatus.COMPLETED
-        assert time.monotonic() - began < 10  # one a second would be 40
+        assert time.monotonic() - began < 30  # one a second would be 40
         assert runner.service.get(stuck.id).status is JobStatus.RUNNING
         runner.service.cancel(stuck.id)
         assert runner.ended(stuck).status is JobStatus.CANCELLED

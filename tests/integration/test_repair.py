@@ -14,8 +14,8 @@ import pytest
 
 from runner.data_dir import DataDir
 from runner.errors import DataDirUnusable, StoreUnavailable
+from runner.job_store import JobQuery, Update
 from runner.jobs import Change, Reason, claimed
-from runner.ports import JobQuery, Update
 from runner.repair import repair
 from runner.stores.sql import SqlStore
 from tests.support.runners import Hold, RunningRunner, settings_for

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping, Sequence
     from pathlib import Path
 
+    from runner.job_store import EndedJob, JobStore
     from runner.jobs import Job
-    from runner.ports import EndedJob, JobStore
 
 every_store = pytest.mark.parametrize("house", KINDS, indirect=True)
 DAY_S = 86_400.0

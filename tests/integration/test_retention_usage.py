@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from runner.job_store import JobStore
     from runner.jobs import Job
-    from runner.ports import JobStore
 
 
 def on_and_on() -> None:
@@ -61,6 +61,30 @@ class Place:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     with closing(open_store(request.param, tmp_path)) as store:
         yield Place(tmp_path, store)
+
+
+def test_a_report_that_was_added_to_an_ended_job_is_counted_by_the_next_whole_pass(place: Place) -> None:
+    job = place.with_files(ended_at(place.store, NOON), 100)
+    before = place.counted()
+    place.with_files(job, 400, "report.html")
+    assert place.counted() == before  # an ended job is measured once
+    place.usage.grown(job.id)
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):  # a pass that is cut short does not lose it
+        list(place.usage.count(stop))
+    counting = place.usage.count(on_and_on)
+    next(counting)
+    place.with_files(job, 800, "report.html")
+    place.usage.grown(job.id)
+    list(counting)
+    assert place.usage.used_bytes is not None
+    assert 400 <= place.usage.used_bytes // 1024 - before < 800  # measured before it grew once more
+    assert place.counted() - before >= 800
+    place.with_files(job, 1600, "report.html")
+    assert place.counted() - before < 1600  # told once, measured once
 
 
 @pytest.mark.parametrize("place", KINDS, indirect=True)

@@ -58,11 +58,6 @@ def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningRu
         yield runner
 
 
-@pytest.fixture
-def hold(tmp_path: Path) -> Hold:
-    return Hold(tmp_path)
-
-
 def starts(runner: RunningRunner, job_id: str) -> list[str]:
     path = runner.settings.data_dir / "jobs" / job_id / "work" / "starts.txt"
     return path.read_text().split() if path.exists() else []
@@ -73,7 +68,7 @@ def test_a_cancelled_run_leaves_nothing_running_and_a_retry_runs_only_what_is_mi
 ) -> None:
     job = runner.submit(JobSpec(workflow="gated", parameters={"gate": hold.path}))
     wait_until(
-        lambda: starts(runner, job.id) == ["first", "second"], timeout_s=30, what="the second rule runs"
+        lambda: starts(runner, job.id) == ["first", "second"], timeout_s=60, what="the second rule runs"
     )
     running = runner.wait_for(job, lambda j: j.progress is not None and j.progress.done == 1)
     assert running.progress is not None
@@ -86,9 +81,9 @@ def test_a_cancelled_run_leaves_nothing_running_and_a_retry_runs_only_what_is_mi
     assert left == []
 
     runner.service.retry(job.id)
-    wait_until(lambda: len(starts(runner, job.id)) == 3, timeout_s=30, what="the second rule runs again")
+    wait_until(lambda: len(starts(runner, job.id)) == 3, timeout_s=60, what="the second rule runs again")
     hold.release()
-    again = runner.ended(job, timeout_s=30)
+    again = runner.ended(job, timeout_s=60)
     assert (again.status, again.attempt) == (JobStatus.COMPLETED, 2)
     assert starts(runner, job.id) == ["first", "second", "second"]
     assert (work / "second.txt").read_text() == "2\n"
@@ -99,7 +94,7 @@ def test_a_run_whose_supervision_was_killed_is_lost_and_a_retry_resumes_it(
 ) -> None:
     job = runner.submit(JobSpec(workflow="gated", parameters={"gate": hold.path}))
     wait_until(
-        lambda: starts(runner, job.id) == ["first", "second"], timeout_s=30, what="the second rule runs"
+        lambda: starts(runner, job.id) == ["first", "second"], timeout_s=60, what="the second rule runs"
     )
     shim = next(p for p in psutil.process_iter() if f"shim of job {job.id}/" in " ".join(_cmdline(p)))
     shim.kill()
@@ -114,9 +109,9 @@ def test_a_run_whose_supervision_was_killed_is_lost_and_a_retry_resumes_it(
     assert os.listdir(work / ".snakemake" / "locks")
 
     runner.service.retry(job.id)
-    wait_until(lambda: len(starts(runner, job.id)) == 3, timeout_s=30, what="the second rule runs again")
+    wait_until(lambda: len(starts(runner, job.id)) == 3, timeout_s=60, what="the second rule runs again")
     hold.release()
-    again = runner.ended(job, timeout_s=30)
+    again = runner.ended(job, timeout_s=60)
     assert (again.status, again.attempt) == (JobStatus.COMPLETED, 2)
     assert starts(runner, job.id) == ["first", "second", "second"]
     assert (work / "second.txt").read_text() == "2\n"

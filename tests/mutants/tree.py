@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def copy_project(target: Path) -> None:
-    """Everything that is tracked or could be, as it is now; the engine's environment by a link."""
+    """Everything that is tracked or could be, as it is now; the engines' environments by links."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -24,9 +24,9 @@ def copy_project(target: Path) -> None:
         if name and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    engine = ROOT / ".venv-snakemake"
-    if engine.is_dir():
-        (target / engine.name).symlink_to(engine)
+    for engine in (ROOT / ".venv-snakemake", ROOT / ".venv-snakemake-oldest"):
+        if engine.is_dir():
+            (target / engine.name).symlink_to(engine)
 
 
 def copy_without(guard: Guard, template: Path, target: Path) -> None:

@@ -6,12 +6,17 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from runner.attempt_files import AttemptFiles
+from runner.attempt_files import AttemptFiles, ExitRecord
 from runner.backends.local import LocalBackend
-from runner.ports import Command, Handle, LaunchRequest, NotStarted, Observation, Running, WarmSpec
+from runner.isolation.confinement import Measures
+from runner.ports import Command, Ended, Handle, LaunchRequest, NotStarted, Observation, Running, WarmSpec
 from tests.support.wait import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ACTOR = str(Path(__file__).with_name("actor.py"))
 _RUNNER = str(Path(__file__).parents[2] / "runner")
@@ -30,8 +35,10 @@ class Attempts:
         preload: str | None = None,
         nudge_every_s: float = 10.0,
         launcher_within_s: float = 10.0,
+        measures: Callable[[], Measures] = Measures,
     ) -> None:
         self.data_dir = data_dir
+        self._measures = measures
         self._preload = preload
         # Unique: a lost attempt's processes are swept by the id of its job.
         self.job_id = f"job-{uuid4()}"
@@ -57,6 +64,7 @@ class Attempts:
             open_files=256,
             nudge_every_s=self._nudge_every_s,
             launcher_within_s=self._launcher_within_s,
+            measures=self._measures,
         )
         backend.start()
         return backend
@@ -114,7 +122,7 @@ class Attempts:
         self.backend.launch(LaunchRequest(handle, command, self.source, timeout_s))
         return handle
 
-    def end(self, handle: Handle, *, timeout_s: float = 10) -> Observation:
+    def end(self, handle: Handle, *, timeout_s: float = 30) -> Observation:
         """How the attempt ended."""
         deadline = time.monotonic() + timeout_s
         while handle not in self._ended:
@@ -148,3 +156,8 @@ class Attempts:
 
 def is_over(observation: Observation) -> bool:
     return not isinstance(observation, (Running, NotStarted))
+
+
+def recorded(observation: Observation) -> ExitRecord:
+    assert isinstance(observation, Ended), observation
+    return observation.record

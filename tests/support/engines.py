@@ -36,6 +36,12 @@ def snakemake_command() -> str | None:
     return str(path) if path.exists() else None
 
 
+def oldest_snakemake_command() -> str | None:
+    """The oldest Snakemake that is supported; None when its environment is missing."""
+    path = ROOT / ".venv-snakemake-oldest" / "bin" / "snakemake"
+    return str(path) if path.exists() else None
+
+
 def settings(data_dir: Path, **changes: Any) -> RunnerSettings:
     values: dict[str, Any] = {
         "data_dir": data_dir,
@@ -83,8 +89,8 @@ class Run:
         self.ended = True
         reader = self.engine.reader(self.files)
         reader.advance()
-        log = self.log_path.read_bytes()
-        return Finished(code, log, reader.state, self.engine.explain(reader.state, log[-65536:]))
+        state, log = reader.ended(), self.log_path.read_bytes()
+        return Finished(code, log, state, self.engine.explain(state, log[-65536:]))
 
     def signal_group(self, number: signal.Signals) -> None:
         os.killpg(self.pid, number)  # noqa: TID251 - started here and not waited for yet: its pid is its own
@@ -181,7 +187,7 @@ class Bench:
         """The command for the next attempt, with its files written and the working directory there."""
         self.attempts += 1
         files = self.files(self.attempts)
-        for path in (files.directory, files.home):
+        for path in (files.directory, files.home, files.tmp):
             Path(path).mkdir(parents=True, exist_ok=True)
         if not self.work.exists():
             _copy(workflow.folder, self.work)

@@ -37,6 +37,7 @@ def _is_record(fd: int) -> bool:
 
 
 _SHIM = "runner.backends.shim"
+_RUN = "runner.backends.engine_run"
 _MARKS = "runner.backends.attempt_marks"
 _ENGINE = "runner.backends.engine_process"
 
@@ -45,15 +46,15 @@ POINTS = {
     "launch.locked": Point(_SHIM, "try_lock", after=True),
     "launch.reserved": Point(_SHIM, "reserve_record", after=True),
     "launch.fork": Point("os", "fork"),
-    "launch.forked": Point(_SHIM, "EngineProcess.__init__", after=True),
-    "launch.copying": Point("runner.backends.working_directory", "_copy_file", after=True),
+    "launch.forked": Point(_RUN, "EngineProcess.__init__", after=True),
+    "launch.copying": Point("runner.folder_copy", "copy_file", after=True),
     "launch.before_mark": Point(_SHIM, "mark_started"),
     "launch.marked": Point(_SHIM, "mark_started", after=True),
     "launch.mark_sync": Point(_SHIM, "sync_directory"),
     "launch.mark_synced": Point(_SHIM, "sync_directory", after=True),
     "launch.told": Point(_ENGINE, "EngineProcess.become", after=True),
-    "exit.ended": Point(_SHIM, "_Run._collect"),
-    "exit.collected": Point(_SHIM, "_Run._collect", after=True),
+    "exit.ended": Point(_RUN, "EngineRun._collect"),
+    "exit.collected": Point(_RUN, "EngineRun._collect", after=True),
     "exit.before_record": Point(_SHIM, "write_record"),
     "exit.written": Point(_MARKS, "_write", after=True),
     "exit.record_sync": Point("os", "fsync", only=_is_record),

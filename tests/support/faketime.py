@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.server import running_server
+from tests.support.server import EXECUTED, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,5 +84,5 @@ def clocked_server(directory: Path, clock: SetClock, **settings: str) -> Iterato
         with pytest.MonkeyPatch.context() as patch:
             for name, value in clock.environment.items():
                 patch.setenv(name, value)
-            server = stack.enter_context(running_server(directory, **settings))
+            server = stack.enter_context(running_server(directory, through=EXECUTED, **settings))
         yield server

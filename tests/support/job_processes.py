@@ -6,18 +6,18 @@ import os
 import re
 import select
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from runner.isolation.processes import parent_of
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 T = TypeVar("T")
 
-_ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _MARKER: Final = re.compile(rb"(?:^|\0)SNAKELINE_JOB_ID=(" + _ID.encode() + rb")\0")
 _TITLE: Final = re.compile(rf"^snakeline: .*\b({_ID})/(\d+)$")
 _SHIM: Final = re.compile(rf"^snakeline: shim of job ({_ID})/(\d+)$")
@@ -92,6 +92,34 @@ def kill_frozen(pid: int, title: str, look: Callable[[], T]) -> T | None:
         os.close(handle)
 
 
+def kill_family(roots: Collection[int], job_ids: Collection[str]) -> None:
+    """SIGKILL the roots, the jobs and all that either started, before one of them can see another die.
+
+    All are stopped first, and listed until there is no new one, thrice: a listing misses what is forked
+    behind it by a process that ends before it is looked at. Returns when every one of them has died; a
+    child of the caller is still to be waited for.
+    """
+    handles: dict[int, int] = {}
+    listings_without_new = 0
+    with ExitStack() as stack:
+        while listings_without_new < 3:
+            listings_without_new += 1
+            for pid in _family({*roots, *handles}, job_ids):
+                if pid not in handles:
+                    listings_without_new = 0
+                    with suppress(ProcessLookupError):
+                        handles[pid] = os.pidfd_open(pid)
+                        stack.callback(os.close, handles[pid])
+                        signal.pidfd_send_signal(handles[pid], signal.SIGSTOP)
+            wait_until(lambda: not any(_state(pid) in ("R", "S") for pid in handles), what="all to stop")
+        # Children before their parents: a process group whose last parent dies would be woken (setpgid(2)).
+        for handle in reversed(handles.values()):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        for pid, handle in handles.items():
+            assert select.select([handle], [], [], _GONE_WITHIN_S)[0], f"process {pid} outlived SIGKILL"
+
+
 @contextmanager
 def stalled(pid: int) -> Iterator[None]:
     """Stop the process for a while."""
@@ -104,6 +132,19 @@ def stalled(pid: int) -> Iterator[None]:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, signal.SIGCONT)
         os.close(handle)
+
+
+def _family(roots: Collection[int], job_ids: Collection[str]) -> list[int]:
+    """The live ones among the roots, the jobs' processes and the descendants of both, parents first."""
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        if (parent := parent_of(pid)) is not None:
+            children.setdefault(parent, []).append(pid)
+    mine = [pid for job_id, pids in by_job().items() if job_id in job_ids for pid in pids]
+    family = list(dict.fromkeys([*roots, *mine]))
+    for pid in family:  # which grows
+        family += [child for child in children.get(pid, []) if child not in family]
+    return [pid for pid in family if _state(pid) not in ("", "Z", "X")]
 
 
 def _pids() -> Iterator[int]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.wait import wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -54,6 +56,33 @@ def read_only(folder: Path) -> Iterator[None]:
 
 def unmount(folder: Path) -> None:
     subprocess.run(["umount", "-l", str(folder)], check=True)
+    unmount_elsewhere(folder)
+
+
+def unmount_elsewhere(folder: Path) -> None:
+    """Unmount it in mount namespaces that were made meanwhile, by whomever: each has a mount of its own.
+
+    As long as one is left, the next mount of the disk gets the same file system again, in the state it is in.
+    """
+    wait_until(lambda: _is_gone_everywhere(folder), what=f"no mount namespace has {folder} any more")
+
+
+def _is_gone_everywhere(folder: Path) -> bool:
+    here, place = os.readlink("/proc/self/ns/mnt"), f" {folder} ".encode()
+    gone, seen = True, {here}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            namespace = os.readlink(f"/proc/{name}/ns/mnt")
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            with open(f"/proc/{name}/mountinfo", "rb") as mounts:
+                if place not in mounts.read():
+                    continue
+            gone = False
+            command = ["nsenter", "--mount", "--target", name, "umount", "--lazy", str(folder)]
+            subprocess.run(command, capture_output=True, check=False)
+    return gone
 
 
 def fill(disk: Path) -> Path:

@@ -98,6 +98,7 @@ class Starts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        path.touch()  # only what is there can be opened to jobs
 
     def counted(self) -> Counter[tuple[str, int]]:
         """How often each attempt of each job was started."""

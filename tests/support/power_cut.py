@@ -14,7 +14,7 @@ import struct
 import subprocess
 from typing import TYPE_CHECKING, Self
 
-from tests.support.mounts import run_or_skip
+from tests.support.mounts import run_or_skip, unmount_elsewhere
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class PowerCutDisk:
             )
 
         wait_until(unmounted, what=f"nobody uses {self.folder}")
+        unmount_elsewhere(self.folder)
 
     def _end_users(self) -> None:
         wait_until(

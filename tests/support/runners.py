@@ -62,7 +62,7 @@ class RunningRunner:
         return self.service.submit(spec).result(10).job
 
     def wait_for(
-        self, job: Job, condition: JobStatus | Callable[[Job], Any], *, timeout_s: float = 15
+        self, job: Job, condition: JobStatus | Callable[[Job], Any], *, timeout_s: float = 30
     ) -> Job:
         def reached() -> Job | None:
             now = self.service.get(job.id)
@@ -73,7 +73,7 @@ class RunningRunner:
         assert found is not None
         return found
 
-    def ended(self, job: Job, *, timeout_s: float = 15) -> Job:
+    def ended(self, job: Job, *, timeout_s: float = 30) -> Job:
         return self.wait_for(job, lambda j: j.status.is_terminal, timeout_s=timeout_s)
 
     def log(self, job: Job, attempt: int | None = None) -> bytes:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from tests.support.client import ContractClient
+from tests.support.forked_service import ForkedService
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+EXECUTED = ("env",)
+"""Through this a service is executed, as its users do."""
 QUICK_MOCK = {"MOCK_MIN_S": "0", "MOCK_MAX_S": "0.05", "MOCK_SUCCESS_RATE": "1"}
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -34,9 +37,13 @@ def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 class LiveServer:
-    """A service that answers at `url`; `log` is all it has written, `process` its process."""
+    """A service that answers at `url`; `log` is all it has written, `process` its process.
 
-    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+    `through` is a command that becomes the service's, given behind it. Without one the service is forked:
+    see `forked_service`.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, str], *, through: Sequence[str] = ()) -> None:
         self.data_dir = directory / "data"
         self.settings = {
             "PORT": "0",
@@ -48,14 +55,19 @@ class LiveServer:
         self._log_path = directory / "service.log"
         with self._log_path.open("ab") as log:
             self._log_begin = log.tell()  # behind what an earlier service wrote
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "snakeline", "serve"],
-                env=service_environment(self.settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            environment = service_environment(self.settings)
+            self.process: subprocess.Popen[bytes] | ForkedService
+            if through:
+                self.process = subprocess.Popen(
+                    [*through, sys.executable, "-m", "snakeline", "serve"],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            else:
+                self.process = ForkedService(environment, log.fileno())
         self.url: str = wait_until(self._address, timeout_s=START_TIMEOUT_S, what="the start-up line")
         self.client = ContractClient(self.url)
         wait_until(self._is_ready, timeout_s=START_TIMEOUT_S, what="/readyz to answer 200")
@@ -98,9 +110,9 @@ class LiveServer:
 
 
 @contextmanager
-def running_server(directory: Path, **settings: str) -> Iterator[LiveServer]:
+def running_server(directory: Path, *, through: Sequence[str] = (), **settings: str) -> Iterator[LiveServer]:
     """A service for one test or module; at the end its jobs are ended and its exit must be clean."""
-    server = LiveServer(directory, settings)
+    server = LiveServer(directory, settings, through=through)
     try:
         yield server
         if server.process.poll() is None:

@@ -86,7 +86,9 @@ def _tell_of_a_change(events: Sequence[JobEvent]) -> bool:
 def install(points: Failpoints) -> None:
     """Put every point in its place. A name that is gone from the product is an AttributeError."""
     from api.routes import jobs as routes  # noqa: PLC0415 - what `serve` imports, when it does
+    from runner import recorder  # noqa: PLC0415
     from runner.backends.local import LocalBackend  # noqa: PLC0415
+    from runner.recorder import Recorder  # noqa: PLC0415
     from runner.stores.sql.batch import Batch  # noqa: PLC0415
     from runner.stores.sql.writer import Writer  # noqa: PLC0415
     from runner.supervisor import Supervisor  # noqa: PLC0415
@@ -100,8 +102,8 @@ def install(points: Failpoints) -> None:
     points.before(LocalBackend, "_request_shim", "launch-after-files")
     points.after(LocalBackend, "_request_shim", "launch-after-request")
     points.before(LocalBackend, "_keep", "launch-after-answer")
-    points.before(Supervisor, "_record", "exit-before-write", lambda self: bool(self._outcomes))
-    points.before(Supervisor, "_log_end", "exit-after-write")
+    points.before(Recorder, "write", "exit-before-write", lambda self: bool(self._outcomes))
+    points.before(recorder, "log_end", "exit-after-write")
     points.before(Supervisor, "_stop_cancelled", "cancel-before-signal", lambda self: bool(self._asked))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx2
 
+from tests.support.forked_service import SERVE, ForkedService, ForkingProcess
 from tests.support.job_processes import title_of
 from tests.support.server import QUICK_MOCK, START_TIMEOUT_S, STOP_TIMEOUT_S, service_environment
 from tests.support.wait import wait_until
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-ROOT: Final = Path(__file__).parents[2]
-SERVE: Final = ("snakeline", "serve")
 _START_LINE: Final = re.compile(r"^Snakeline is at (http://\S+)", re.MULTILINE)
 
 
@@ -40,13 +38,15 @@ class ServiceUnderFire:
             "PORT": "0",
             "DATA_DIR": str(self.data_dir),
             "ON_SHUTDOWN": "detach",
+            "JOB_WRITABLE": f"{directory / 'starts'}:/dev/shm",  # where jobs count their starts
             **QUICK_MOCK,
             **settings,
         }
         self._environment = dict(environment or {})
         self.starts = 0
         self.url = ""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkedService | None = None
+        self._forking: ForkingProcess | None = None  # of our own where it has an environment of its own
         self._client: httpx2.Client | None = None
 
     def __enter__(self) -> Self:
@@ -57,23 +57,20 @@ class ServiceUnderFire:
     ) -> None:
         if self._process is not None:
             self.kill()
+        if self._forking is not None:
+            self._forking.close()
 
     # ------------------------------------------------------------ starts and ends
 
     def start(self, *command: str) -> Self:
         """Start one and return at once; `command` is the module to run and its arguments."""
         assert self._process is None, "one at a time"
+        if self._environment and self._forking is None:
+            self._forking = ForkingProcess(self._environment)
         self.starts += 1
+        environment = service_environment(self.settings) | self._environment
         with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *(command or SERVE)],
-                env=service_environment(self.settings) | self._environment,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._process = ForkedService(environment, log.fileno(), command or SERVE, forking=self._forking)
         return self
 
     def until_up(self) -> Self:
@@ -87,7 +84,7 @@ class ServiceUnderFire:
             assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.log}"
             if found := _START_LINE.search(self.log):
                 self.url = found[1]
-                self._client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
+                self._client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False, verify=False)
         return bool(self.url)
 
     def run_for(self, seconds: float) -> None:
@@ -123,7 +120,7 @@ class ServiceUnderFire:
     # ------------------------------------------------------------ what is known of it
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> ForkedService:
         assert self._process is not None, "no service runs"
         return self._process
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from runner.job_store import Update
 from runner.jobs import Change, Job, JobSpec, JobStatus, Outcome, Reason, claimed, ended
-from runner.ports import Update
 from runner.stores.memory import MemoryStore
 from runner.stores.sql import SqlStore
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from runner.job_store import JobStore
     from runner.jobs import JobEvent
-    from runner.ports import JobStore
 
 KINDS = ("memory", "sqlite")
 NOON = datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
@@ -25,6 +26,10 @@ _numbers = count(1)
 
 def store_url(directory: Path) -> str:
     return f"sqlite:///{directory}/snakeline.db"
+
+
+def opened(file: Path) -> closing[SqlStore]:
+    return closing(SqlStore.open(f"sqlite:///{file}"))
 
 
 def open_store(

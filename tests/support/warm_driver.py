@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -25,12 +26,19 @@ def main() -> None:
     tempfile.gettempdir()  # what anything imported may do: the answer must not stay for the runs
     attempt_files: Any = importlib.import_module("runner.attempt_files")
     engine_process: Any = importlib.import_module("runner.backends.engine_process")
+    confinements: Any = importlib.import_module("runner.isolation.confinement")
     processes: Any = importlib.import_module("runner.isolation.processes")
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     _say({"threads": len(os.listdir("/proc/self/task"))})
     for line in sys.stdin:
         request = json.loads(line)
         spec = attempt_files.ShimSpec.load(request["spec"].encode())
-        engine = engine_process.EngineProcess(spec, warm=True, title=processes.ProcessTitle())
+        confinement = confinements.Confinement.none()
+        engine = engine_process.EngineProcess(
+            spec, confinement, uid=None, warm=True, title=processes.ProcessTitle()
+        )
         engine.become(len(spec.prepare))
         _say({"pid": engine.pid})
         with open(request["output"], "ab", buffering=0) as log:

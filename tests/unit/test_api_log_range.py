@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.log_range import Span, Unsatisfiable, kept, parse_range
-from runner.ports import Gap
+from runner.log_store import Gap
 
 GAP = Gap(100, 200)
 

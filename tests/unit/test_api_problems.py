@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import api
 import runner
 from api.problems import KINDS, json_pointer, problem_of
 from runner.errors import EngineUnavailable, QueueFull, RunnerError
@@ -28,6 +29,15 @@ def test_every_error_of_the_runner_has_a_row_of_its_own() -> None:
         if not module.name.startswith("runner.stores.sql.migrations"):
             importlib.import_module(module.name)
     assert {kind for kind in below(RunnerError) if kind.__module__.startswith("runner.")} == set(KINDS)
+
+
+def test_no_error_is_made_once_and_raised_again_and_again() -> None:
+    """Each time it would hold on to one more request: tracebacks grow with every raise."""
+    shared = []
+    for module in pkgutil.walk_packages(api.__path__, "api."):
+        values = vars(importlib.import_module(module.name))
+        shared += [f"{module.name}.{name}" for name, value in values.items() if isinstance(value, Exception)]
+    assert shared == []
 
 
 def test_every_overload_says_when_to_try_again() -> None:

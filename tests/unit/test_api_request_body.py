@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from api.problems import Problem
 from api.request_body import MAX_DEPTH, parse_model
 from api.schemas import SubmitJob
-from runner.jobs import JobSpec
+from runner.jobs import CORES_NOT_NAMED, JobSpec
 
 
 def pointers(body: bytes) -> list[str]:
@@ -23,7 +23,7 @@ def pointers(body: bytes) -> list[str]:
 
 
 def test_an_empty_object_is_the_demo_with_every_default() -> None:
-    assert parse_model(b"{}", SubmitJob).spec() == JobSpec()
+    assert parse_model(b"{}", SubmitJob).spec() == JobSpec(cores=CORES_NOT_NAMED)
 
 
 def test_every_field_reaches_the_spec() -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from snakeline.cli import app
 from snakeline.client import Job, Problem
 
-COMMANDS = ("serve", "check", "backup", "restore", "demo", "version")
+COMMANDS = ("serve", "check", "keys", "tenants", "backup", "restore", "demo", "version")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

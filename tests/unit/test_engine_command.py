@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.engines import command
+from runner.engines.offer import Offer
 from runner.jobs import JobSpec
+
+OFFER = Offer()
 
 
 @pytest.mark.parametrize("target", ["a", "results/a_b.txt", "x-1.2/~y=+@:z", "_", "9", "a" * 1024])
 def test_plain_targets_are_allowed(target: str) -> None:
-    assert command.validate(JobSpec(targets=(target,))) == []
+    assert command.validate(JobSpec(targets=(target,)), OFFER) == []
 
 
 @pytest.mark.parametrize(
@@ -39,27 +42,27 @@ def test_plain_targets_are_allowed(target: str) -> None:
     ],
 )
 def test_anything_that_a_shell_or_an_option_parser_could_take_up_is_refused(target: str) -> None:
-    (error,) = command.validate(JobSpec(targets=("ok", target)))
+    (error,) = command.validate(JobSpec(targets=("ok", target)), OFFER)
     assert error.pointer == "/targets/1"
 
 
 @given(st.text(max_size=8))
 def test_no_allowed_target_holds_a_character_with_a_meaning_to_a_shell(target: str) -> None:
-    if not command.validate(JobSpec(targets=(target,))):
+    if not command.validate(JobSpec(targets=(target,)), OFFER):
         assert not set(target) & set(" \t\n\r;&|<>()$`\\\"'*?[]#!{},\0")
         assert not target.startswith("-")
 
 
 @pytest.mark.parametrize("key", ["-x", "--snakefile", "", "a\nb", "a\0", "\ud800", "a=b", "k" * 129])
 def test_a_key_that_is_no_name_is_refused(key: str) -> None:
-    (error,) = command.validate(JobSpec(parameters={key: 1}))
+    (error,) = command.validate(JobSpec(parameters={key: 1}), OFFER)
     assert error.pointer.startswith("/parameters/")
     error.pointer.encode()
 
 
 def test_values_that_no_file_or_program_could_take_are_refused() -> None:
     parameters: dict[str, Any] = {"a": ["x", "\0"], "b": {"c": "\ud800"}, "d": float("inf")}
-    assert [error.pointer for error in command.validate(JobSpec(parameters=parameters))] == [
+    assert [error.pointer for error in command.validate(JobSpec(parameters=parameters), OFFER)] == [
         *("/parameters/a/1", "/parameters/b/c", "/parameters/d"),
     ]
 
@@ -68,12 +71,12 @@ def test_deep_nesting_is_refused_without_going_down_all_the_way() -> None:
     deep: Any = 1
     for _ in range(5000):
         deep = [deep]
-    (error,) = command.validate(JobSpec(parameters={"a": deep}))
+    (error,) = command.validate(JobSpec(parameters={"a": deep}), OFFER)
     assert "levels deep" in error.detail
 
 
 def test_the_number_of_errors_is_bounded() -> None:
-    assert len(command.validate(JobSpec(targets=("-",) * 1000))) == 20
+    assert len(command.validate(JobSpec(targets=("-",) * 1000), OFFER)) == 20
 
 
 json_values = st.recursive(
@@ -90,5 +93,5 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=4))
 def test_every_allowed_parameter_reaches_the_configuration_as_it_was(parameters: dict[str, Any]) -> None:
     spec = JobSpec(parameters=parameters)
-    if not command.validate(spec):
+    if not command.validate(spec, OFFER):
         assert json.loads(command.config(spec)) == parameters

@@ -20,7 +20,7 @@ from tests.support.log_writer import SegmentWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from runner.ports import LogWatch
+    from runner.log_store import LogWatch
 
 T = TypeVar("T")
 DEADLINE_S = 10.0

@@ -19,6 +19,7 @@ _WORDS = [
     "3",
     "0",
     "none",
+    "mem_mb=5",
     "a/target",
     "-1",
     "",
@@ -40,7 +41,9 @@ def test_every_command_line_means_what_argparse_says(argv: list[str]) -> None:
 
 def test_what_the_service_writes_does_not_take_the_slow_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_PARSER", None)
-    argv = ["--snakefile", "S", "--cores", "4", "--keep-going", "--logger", "snakeline", "--", "all", "b"]
+    argv = ["--snakefile", "S", "--cores", "4", "--resources", "mem_mb=5", "--keep-going"]
+    argv += ["--logger", "snakeline", "--", "all", "b"]
     arguments = cli._parsed(argv)
+    assert arguments.resources == ["mem_mb=5"]
     assert (arguments.snakefile, arguments.cores, arguments.keep_going) == ("S", 4, True)
     assert arguments.targets == ["all", "b"]

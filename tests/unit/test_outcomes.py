@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from runner.attempt_files import ExitRecord
-from runner.jobs import STATUS_OF, Job, JobSpec, JobStatus, Reason
+from runner.jobs import STATUS_OF, Job, JobSpec, JobStatus, Progress, Reason
 from runner.outcomes import cancelled_before_start, launch_failed, lost, outcome_of, reason_of
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -19,6 +20,9 @@ def record(
     launch_error: str | None = None,
     stopped: str | None = None,
     survivors: int = 0,
+    oom_kills: int = 0,
+    memory_peak_bytes: int = 0,
+    machine_oom_kills: int = 0,
 ) -> ExitRecord:
     return ExitRecord(
         exit_code=exit_code,
@@ -33,13 +37,16 @@ def record(
         written_bytes=2,
         log_bytes=3,
         survivors=survivors,
+        oom_kills=oom_kills,
+        memory_peak_bytes=memory_peak_bytes,
+        machine_oom_kills=machine_oom_kills,
     )
 
 
-def job() -> Job:
+def job(memory_mb: int | None = None) -> Job:
     return Job(
         id="j",
-        spec=JobSpec(timeout_s=90),
+        spec=JobSpec(timeout_s=90, memory_mb=memory_mb),
         status=JobStatus.RUNNING,
         engine="mock",
         created_at=NOW,
@@ -68,6 +75,19 @@ def job() -> Job:
         (record(exit_code=0, stopped="timeout"), True, Reason.TIMED_OUT),
         (record(stopped="timeout"), False, Reason.TIMED_OUT),
         (record(launch_error="no"), True, Reason.LAUNCH_FAILED),
+        (record(launch_error="no", oom_kills=1), False, Reason.OUT_OF_MEMORY),
+        (record(exit_signal=9, oom_kills=1), False, Reason.OUT_OF_MEMORY),
+        (record(exit_code=1, oom_kills=2), False, Reason.OUT_OF_MEMORY),
+        (record(exit_signal=9, stopped="memory"), False, Reason.OUT_OF_MEMORY),
+        (record(exit_code=0, oom_kills=1), False, Reason.EXITED_ZERO),
+        (record(exit_code=0, stopped="memory"), False, Reason.EXITED_ZERO),
+        (record(exit_signal=9, stopped="timeout", oom_kills=1), False, Reason.TIMED_OUT),
+        (record(exit_signal=9, stopped="cancel", oom_kills=1), True, Reason.CANCEL_REQUESTED),
+        (record(exit_signal=9, stopped="cancel", oom_kills=1), False, Reason.KILLED_BY_SIGNAL),
+        (record(exit_signal=9, machine_oom_kills=1), False, Reason.OUT_OF_MEMORY),
+        (record(exit_signal=9, machine_oom_kills=1, stopped="cancel"), False, Reason.KILLED_BY_SIGNAL),
+        (record(exit_signal=11, machine_oom_kills=1), False, Reason.KILLED_BY_SIGNAL),
+        (record(exit_code=137, machine_oom_kills=1), False, Reason.EXITED_NONZERO),
     ],
 )
 def test_the_reason_follows_what_happened_first(
@@ -85,6 +105,34 @@ def test_an_outcome_keeps_the_code_the_times_and_the_larger_memory() -> None:
     assert (outcome.ended_at - NOW).total_seconds() == 2.5
     assert outcome.usage is not None
     assert (outcome.usage.cpu_s, outcome.usage.max_rss_bytes) == (1.25, 5000)
+
+
+@pytest.mark.parametrize(
+    ("given", "failed"),
+    [
+        (record(exit_code=1), 3),
+        (record(exit_signal=9), 3),
+        (record(exit_code=1, stopped="interrupt"), 1),
+        (record(exit_code=0), 1),
+    ],
+)
+def test_a_task_that_ran_at_the_end_has_failed_with_its_job(given: ExitRecord, failed: int) -> None:
+    progress = Progress(9, done=2, running=2, failed=1)
+    outcome = outcome_of(job(), given, explained=None, progress=progress, sampled_rss_bytes=0)
+    assert outcome.progress == Progress(9, done=2, failed=failed)
+
+
+@pytest.mark.parametrize(("stopped", "failed"), [("cancel", 1), (None, 3)])
+def test_a_task_that_the_cancel_has_ended_has_not_failed(stopped: str | None, failed: int) -> None:
+    outcome = outcome_of(
+        replace(job(), cancel_requested_at=NOW),
+        record(exit_code=1, stopped=stopped),
+        explained=None,
+        progress=Progress(9, done=2, failed=3),
+        sampled_rss_bytes=0,
+        failed_at=(NOW.timestamp() - 1, NOW.timestamp(), NOW.timestamp() + 1),
+    )
+    assert outcome.progress == Progress(9, done=2, failed=failed)
 
 
 @pytest.mark.parametrize(
@@ -134,3 +182,44 @@ def test_what_never_ran_has_no_start() -> None:
 def test_every_reason_belongs_to_one_terminal_status() -> None:
     assert set(STATUS_OF) == set(Reason)
     assert all(status.is_terminal for status in STATUS_OF.values())
+
+
+MIB = 2**20
+
+
+def said(given: ExitRecord, *, memory_mb: int | None = None, explained: str | None = None) -> str:
+    outcome = outcome_of(
+        job(memory_mb), given, explained=explained, progress=None, sampled_rss_bytes=100 * MIB
+    )
+    return outcome.error_message or ""
+
+
+def test_a_job_that_needs_more_than_its_memory_is_told_the_limit_the_peak_and_what_to_do() -> None:
+    given = record(exit_signal=9, oom_kills=1, memory_peak_bytes=512 * MIB)
+    assert said(given, memory_mb=512, explained="Rule sort failed") == (
+        "The job needs more than its 512 MiB of memory. It took 512 MiB at most; the kernel killed a "
+        "process. Give it a larger memory_mb.\nRule sort failed"
+    )
+
+
+def test_a_job_ended_by_its_shim_for_its_memory_says_what_was_seen() -> None:
+    assert said(record(exit_signal=9, stopped="memory"), memory_mb=64) == (
+        "The job needs more than its 64 MiB of memory. It took 100 MiB at most. Give it a larger memory_mb."
+    )
+
+
+@pytest.mark.parametrize("memory_mb", [None, 512])
+def test_a_job_within_its_limit_was_killed_for_the_machines_sake(memory_mb: int | None) -> None:
+    given = record(exit_code=1, oom_kills=2, memory_peak_bytes=300 * MIB)
+    text = said(given, memory_mb=memory_mb)
+    assert text.startswith("The machine ran out of memory: the kernel killed 2 processes of the job.")
+    assert "It took 300 MiB at most" in text
+
+
+def test_where_the_kernel_does_not_count_by_job_the_evidence_is_named() -> None:
+    text = said(record(exit_signal=9, machine_oom_kills=1))
+    assert "SIGKILL, and not by this service" in text
+    assert "oom_kill in /proc/vmstat" in text
+    assert said(record(exit_code=1, machine_oom_kills=3), explained="Rule sort failed") == (
+        "Rule sort failed\nWhile it ran the kernel killed 3 processes on this machine for lack of memory."
+    )

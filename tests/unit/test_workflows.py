@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from runner.errors import WorkflowNotFound
+from runner.ports import AttachmentRules
 from runner.workflows import FolderRegistry
 from tests.support.engines import BUNDLED
 
@@ -33,7 +35,8 @@ class Root:
         return folder
 
     def errors(self, name: str, **parameters: Any) -> list[tuple[str, str]]:
-        found = self.registry.validate(self.registry.get(name), parameters)
+        rules = self.registry.get(name).rules
+        found = [] if rules is None else rules.errors(parameters)
         return [(error.pointer, error.detail) for error in found]
 
 
@@ -64,6 +67,14 @@ def test_an_unknown_name_is_told_with_the_known_ones(root: Root, name: str) -> N
     root.add("dot.ted")
     with pytest.raises(WorkflowNotFound, match="known: one"):
         root.registry.get(name)
+
+
+def test_a_name_too_long_for_a_file_is_nothing_to_alarm_anybody_with(root: Root) -> None:
+    root.add("y" * 200)
+    with capture_logs() as lines, pytest.raises(WorkflowNotFound):
+        root.registry.get("x" * 300)
+    assert lines == []
+    assert root.registry.names() == ("y" * 200,)
 
 
 def test_names_that_callers_make_up_are_not_remembered(root: Root) -> None:
@@ -110,6 +121,32 @@ def test_what_a_schema_refuses_is_told_with_escaped_pointers(root: Root) -> None
     assert dict(found)["/parameters/extra"] == "is unknown; known: n, deep"
 
 
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [
+        ({"type": "integer"}, "hunter2"),
+        ({"enum": ["a", "b"]}, "hunter2"),
+        ({"pattern": "^a$"}, "hunter2"),
+        ({"maxLength": 1}, "hunter2"),
+        ({"items": {"type": "integer"}}, ["hunter2"]),
+        ({"maxItems": 0}, ["hunter2"]),
+        ({"uniqueItems": True}, ["hunter2", "hunter2"]),
+        ({"contains": {"type": "integer"}}, ["hunter2"]),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, {"password": "hunter2"}),
+        ({"oneOf": [{"type": "string"}, {"minLength": 1}]}, "hunter2"),
+        ({"not": {"type": "string"}}, "hunter2"),
+        ({"const": 1}, "hunter2"),
+    ],
+)
+def test_a_value_is_never_repeated_since_it_may_be_a_secret(
+    root: Root, rule: dict[str, Any], value: object
+) -> None:
+    root.add("one", schema={"properties": {"n": rule}})
+    found = root.errors("one", n=value)
+    assert found
+    assert "hunter2" not in str(found)
+
+
 def test_the_number_and_the_length_of_errors_are_bounded(root: Root) -> None:
     root.add("one", schema={"properties": {"many": {"items": {"type": "integer"}}}})
     found = root.errors("one", many=["x" * 10_000] * 1000)
@@ -140,6 +177,7 @@ def test_parameters_nested_without_end_are_refused(root: Root) -> None:
         "[]",
         '{"type": "nonsense"}',
         '{"properties": {"a": {"pattern": "("}}}',
+        '{"properties": {"a": {"pattern": "a{99999999999999999999}"}}}',
         '{"$ref": "#/$defs/nowhere"}',
         '{"$ref": "https://example.org/schema.json"}',
         '{"$ref": "#"}',
@@ -160,6 +198,100 @@ def test_a_schema_without_end_is_not_read(root: Root) -> None:
     with capture_logs() as lines:
         assert root.registry.names() == ()
     assert lines[0]["reason"] == "it is larger than 1048576 bytes"
+
+
+def test_defaults_are_filled_in_where_nothing_is_named_at_any_depth(root: Root) -> None:
+    schema = {
+        "properties": {
+            "n": {"type": "integer", "default": 1},
+            "list": {"default": [1]},
+            "deep": {"default": {}, "properties": {"a": {"default": "x"}, "b": {}}},
+            "none": True,
+            "hidden": {"anyOf": [{"properties": {"c": {"default": 1}}}]},
+        },
+        "required": ["n"],
+    }
+    root.add("one", schema=schema)
+    rules = root.registry.get("one").rules
+    assert rules is not None
+    assert rules.completed({}) == {"n": 1, "list": [1], "deep": {"a": "x"}}
+    given = {"n": 2, "deep": {"b": 1}, "hidden": {}, "other": 3}
+    assert rules.completed(given) == {**given, "list": [1], "deep": {"a": "x", "b": 1}}
+    assert given["deep"] == {"b": 1}
+    rules.completed({})["list"].append(2)
+    assert rules.completed({"n": None, "deep": 7}) == {"n": None, "deep": 7, "list": [1]}
+    assert rules.errors(rules.completed({})) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "rules"),
+    [
+        ("", None),
+        ("[attachments]", AttachmentRules(max_bytes=1000, max_files=1000)),
+        ("[attachments]\nmax_mb = 5000", AttachmentRules(max_bytes=1000, max_files=1000)),
+        (
+            "[attachments]\nmax_mb = 0.0005\nmax_files = 2\nnames = '[a-z]+'\nunpack = true",
+            AttachmentRules(max_bytes=524, max_files=2, names="[a-z]+", unpack=True),
+        ),
+    ],
+)
+def test_a_workflow_says_which_files_it_takes(
+    root: Root, options: str, rules: AttachmentRules | None
+) -> None:
+    (root.add("one") / "snakeline.toml").write_text(options)
+    registry = FolderRegistry(root.path, max_attachment_bytes=1000)
+    assert registry.get("one").attachments == rules
+    assert root.registry.get("one").attachments is None  # none are taken at all
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "[",
+        "attachments = true",
+        "[other]",
+        "[attachments]\nmax_bytes = 1",
+        "[attachments]\nmax_mb = 0",
+        "[attachments]\nmax_mb = nan",
+        "[attachments]\nmax_files = 0",
+        "[attachments]\nmax_files = 1.5",
+        "[attachments]\nnames = '('",
+        "[attachments]\nnames = 'a{99999999999999999999}'",
+        "[attachments]\nnames = '" + "(" * 1500 + ")" * 1500 + "'",
+        "[attachments]\nnames = 1",
+        "[attachments]\nunpack = 'yes'",
+        ".".join("a" * 30_000) + " = 1",
+    ],
+)
+def test_options_that_make_no_sense_leave_the_workflow_out(root: Root, options: str) -> None:
+    (root.add("one") / "snakeline.toml").write_text(options)
+    with capture_logs() as lines:
+        assert root.registry.names() == ()
+    assert [(line["workflow"], line["file"]) for line in lines] == [("one", "snakeline.toml")]
+
+
+@pytest.mark.parametrize(
+    ("items", "are_unique"),
+    [
+        ([], True),
+        ([1, True, "1", None, 0, False, "", [], {}], True),
+        ([1, 1.0], False),
+        ([{"a": 1, "b": [2.0]}, {"b": [2], "a": 1}], False),
+        ([[1, 2], [2, 1]], True),
+        ([0, -0.0], False),
+        ("aa", True),
+    ],
+)
+def test_items_are_unique_as_json_has_it(root: Root, items: object, *, are_unique: bool) -> None:
+    root.add("one", schema={"properties": {"a": {"uniqueItems": True}}})
+    assert (root.errors("one", a=items) == []) is are_unique
+
+
+def test_a_long_list_is_soon_found_to_be_unique(root: Root) -> None:
+    root.add("one", schema={"properties": {"a": {"uniqueItems": True}}})
+    begun = time.process_time()
+    assert root.errors("one", a=[{"a": number} for number in range(10_000)]) == []
+    assert time.process_time() - begun < 5  # it was 90
 
 
 def test_the_end_of_a_pattern_is_the_end_of_the_text(root: Root) -> None:
@@ -199,6 +331,7 @@ def test_the_bundled_workflows_are_complete(name: str) -> None:
     assert workflow.parameters_schema is not None
     properties = workflow.parameters_schema["properties"]
     defaults = {key: value["default"] for key, value in properties.items()}
-    assert registry.validate(workflow, defaults) == []
+    assert workflow.rules is not None
+    assert workflow.rules.errors(defaults) == []
     assert json.loads((workflow.folder / "config.json").read_text()) == defaults
-    assert registry.validate(workflow, {"surprise": 1}) != []
+    assert workflow.rules.errors({"surprise": 1}) != []

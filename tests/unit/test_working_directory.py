@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner import folder_copy
 from runner.backends import working_directory
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def test_no_file_is_copied_over_another(tmp_path: Path) -> None:
     (tmp_path / "first").write_text("first")
     (tmp_path / "second").write_text("second")
     with pytest.raises(FileExistsError):
-        working_directory._copy_file(str(tmp_path / "first"), str(tmp_path / "second"), lambda: None)
+        folder_copy.copy_file(str(tmp_path / "first"), str(tmp_path / "second"), lambda: None)
     assert (tmp_path / "second").read_text() == "second"
 
 

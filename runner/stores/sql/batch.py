@@ -6,9 +6,12 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from runner.access import ALL_TENANTS, Quota
 from runner.errors import IdempotencyMismatch, QueueFull
+from runner.job_store import Admission, Submitted
 from runner.jobs import Change, Job, JobEvent, JobStatus
-from runner.ports import Submitted
+from runner.quotas import effective, require_room
+from runner.stores.sql.access_rows import audit_values
 from runner.stores.sql.rows import changing_values, data_text, job_of, job_values, micros, spec_text
 from runner.stores.sql.schema import CREATED_LAG
 
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from runner.ports import IdempotencyKey, Update
+    from runner.access import AuditRecord
+    from runner.job_store import IdempotencyKey, Update
     from runner.stores.sql.statements import Statements
 
 
@@ -31,10 +35,12 @@ class Batch:
 
     def __init__(self, cursor: sqlite3.Cursor, statements: Statements) -> None:
         self._cursor = cursor
+        self.execute = cursor.execute
         self._statements = statements
-        self._moved: Counter[tuple[str, str]] = Counter()
-        self._pending_before: int | None = None
-        self._pending_change = 0
+        self._moved: Counter[tuple[str, str, str]] = Counter()  # by tenant, workflow and status
+        self._pending_before: dict[str, int] = {}  # by tenant
+        self._pending_change: Counter[str] = Counter()
+        self._quotas: dict[str, Quota | None] = {}
         self._ceiling: int | None = None
         self._lag = 0
         self._numbers: dict[str, int] | None = None
@@ -44,24 +50,57 @@ class Batch:
         self._labels: list[tuple[Any, ...]] = []
         self._names: list[tuple[Any, ...]] = []
         self._event_rows: list[tuple[Any, ...]] = []
-        self._keyed: dict[str, tuple[str, Job]] = {}  # added here: fingerprint and job by key
+        self._told_rows: dict[int, tuple[Any, ...]] = {}  # those of progress, by their jobs' seq
+        self._audit_rows: list[tuple[Any, ...]] = []
+        self._keyed: dict[tuple[str, str], tuple[str, Job]] = {}  # added here: by tenant and key
         self.events: list[JobEvent] = []
 
-    def add(self, job: Job, key: IdempotencyKey | None, max_pending: int | None) -> Submitted:
-        if key is not None and (known := self._job_of(key)) is not None:
+    def add(
+        self,
+        job: Job,
+        key: IdempotencyKey | None,
+        max_pending: int | None,
+        *,
+        quota: Quota | None = None,
+        used_bytes: int | None = None,
+        audit: AuditRecord | None = None,
+    ) -> Submitted:
+        if key is not None and (known := self._job_of(job.tenant, key)) is not None:
             return Submitted(known, replayed=True)
-        if max_pending is not None and self._pending() >= max_pending:
-            raise QueueFull(max_pending)
+        self._admit(job, Admission(max_pending, quota, used_bytes))
         added = self._insert(job, key)
         if key is not None:
-            self._keyed[key.key] = (key.fingerprint, added)
+            self._keyed[job.tenant, key.key] = (key.fingerprint, added)
+        self.record(audit)
         return Submitted(added, replayed=False)
 
-    def _job_of(self, key: IdempotencyKey) -> Job | None:
-        """The job this key has made. Raises IdempotencyMismatch."""
-        fingerprint, job = self._keyed.get(key.key, (None, None))
+    def _admit(self, job: Job, limits: Admission) -> None:
+        if limits.quota is not None:
+            own = effective(self._quota_of(job.tenant), limits.quota)
+            require_room(job, own, pending=lambda: self._pending(job.tenant), used_bytes=limits.used_bytes)
+        if limits.max_pending is not None and self._pending(ALL_TENANTS) >= limits.max_pending:
+            raise QueueFull(limits.max_pending)
+
+    def _quota_of(self, tenant: str) -> Quota | None:
+        if tenant not in self._quotas:
+            row = self._cursor.execute(self._statements.quota, {"name": tenant}).fetchone()
+            self._quotas[tenant] = None if row is None else Quota(*row)
+        return self._quotas[tenant]
+
+    def forget_quotas(self) -> None:
+        """One was changed in this transaction."""
+        self._quotas.clear()
+
+    def record(self, audit: AuditRecord | None) -> None:
+        if audit is not None:
+            self._audit_rows.append(audit_values(audit))
+
+    def _job_of(self, tenant: str, key: IdempotencyKey) -> Job | None:
+        """The job this key of the tenant has made. Raises IdempotencyMismatch."""
+        fingerprint, job = self._keyed.get((tenant, key.key), (None, None))
         if job is None:
-            row = self._cursor.execute(self._statements.by_key, {"key": key.key}).fetchone()
+            values = {"tenant": tenant, "key": key.key}
+            row = self._cursor.execute(self._statements.by_key, values).fetchone()
             if row is None:
                 return None
             fingerprint, job = row[-1], job_of(row[:-1])
@@ -75,10 +114,10 @@ class Batch:
         seq = values["seq"] = self._next_number("jobs")
         self._jobs.append(tuple([values[name] for name in self._statements.job_columns]))
         self._specs.append((seq, spec_text(spec)))
-        self._labels.extend((label, value, seq) for label, value in spec.labels.items())
+        self._labels.extend((label, value, seq, job.tenant) for label, value in spec.labels.items())
         if values["name_folded"] is not None:
             self._names.append((seq, values["name_folded"]))
-        self._count(spec.workflow, job.status, 1)
+        self._count(job, job.status, 1)
         self._event(seq, job, Change.SUBMITTED, job.created_at, {})
         return replace(job, seq=seq)
 
@@ -96,10 +135,15 @@ class Batch:
         statements.add_labels.run(cursor, self._labels)
         statements.add_names.run(cursor, self._names)
         statements.add_events.run(cursor, self._event_rows)
+        self._told_rows.clear()
+        statements.add_audit.run(cursor, self._audit_rows)
 
     def update(self, updates: Sequence[Update]) -> list[Job | None]:
         if self._jobs:
             self._write_rows()  # one of them may be meant
+        for each in updates:
+            if each.admission is not None:
+                self._admit(each.after, each.admission)
         return [self._update(update) for update in updates]
 
     def _update(self, update: Update) -> Job | None:
@@ -116,16 +160,26 @@ class Batch:
             return None
         seq = row[0]
         if moved:
-            self._count(before.spec.workflow, before.status, -1)
-            self._count(before.spec.workflow, after.status, 1)
+            self._count(before, before.status, -1)
+            self._count(before, after.status, 1)
+        self.record(update.audit)
+        if before.status is JobStatus.RUNNING:
+            self._supersede(seq)
         self._event(seq, after, update.kind, after.updated_at, update.data)
         return after if after.seq == seq else replace(after, seq=seq)
 
-    def delete(self, job: Job) -> bool:
+    def _supersede(self, seq: int) -> None:
+        """The job's newest event goes if it told progress: a run of a day would leave a million of them."""
+        if (told := self._told_rows.pop(seq, None)) is not None:
+            self._event_rows.remove(told)
+        else:
+            self._cursor.execute(self._statements.delete_told, {"seq": seq})
+
+    def delete(self, job: Job, audit: AuditRecord | None) -> bool:
         execute, statements = self._cursor.execute, self._statements
         self._write_rows()
         self._keyed.clear()  # from here on the tables know better
-        row = execute(statements.by_id, {"id": job.id}).fetchone()
+        row = execute(statements.by_id, {"id": job.id, "tenant": None}).fetchone()
         if row is None:
             return False
         stored = job_of(row)
@@ -138,7 +192,8 @@ class Batch:
             execute(statements.delete_name, {"seq": seq})
         execute(statements.delete_job, {"seq": seq})
         execute(statements.add_leftover, {"id": stored.id})
-        self._count(stored.spec.workflow, stored.status, -1)
+        self._count(stored, stored.status, -1)
+        self.record(audit)
         return True
 
     def forget_leftovers(self, job_ids: Sequence[str]) -> None:
@@ -149,9 +204,11 @@ class Batch:
 
     def finish(self) -> None:
         self._write_rows()
+        for (_, workflow, status), jobs in list(self._moved.items()):
+            self._moved[ALL_TENANTS, workflow, status] += jobs
         changes = [
-            {"workflow": workflow, "status": status, "jobs": jobs}
-            for (workflow, status), jobs in self._moved.items()
+            {"tenant": tenant, "workflow": workflow, "status": status, "jobs": jobs}
+            for (tenant, workflow, status), jobs in self._moved.items()
             if jobs
         ]
         if changes:
@@ -161,11 +218,12 @@ class Batch:
             if row is None or row[0] < self._lag:
                 self.set_fact(CREATED_LAG, self._lag)
 
-    def _pending(self) -> int:
-        if self._pending_before is None:
-            self._pending_before = int(self._cursor.execute(self._statements.pending_count).fetchone()[0])
+    def _pending(self, tenant: str) -> int:
+        if tenant not in self._pending_before:
+            row = self._cursor.execute(self._statements.pending_count, {"tenant": tenant}).fetchone()
+            self._pending_before[tenant] = int(row[0])
         # What this batch did itself is not in the table before `finish`.
-        return self._pending_before + self._pending_change
+        return self._pending_before[tenant] + self._pending_change[tenant]
 
     def _ceiling_with(self, created_at: int) -> int:
         if self._ceiling is None:
@@ -175,12 +233,16 @@ class Batch:
         self._lag = max(self._lag, self._ceiling - created_at)
         return self._ceiling
 
-    def _count(self, workflow: str, status: JobStatus, change: int) -> None:
-        self._moved[workflow, status.value] += change
+    def _count(self, job: Job, status: JobStatus, change: int) -> None:
+        self._moved[job.tenant, job.spec.workflow, status.value] += change
         if status is JobStatus.PENDING:
-            self._pending_change += change
+            self._pending_change[job.tenant] += change
+            self._pending_change[ALL_TENANTS] += change
 
     def _event(self, seq: int, job: Job, kind: Change, at: datetime, data: Mapping[str, Any]) -> None:
         number, status, attempt = self._next_number("job_events"), job.status, job.attempt
-        self._event_rows.append((number, seq, kind.value, status.value, attempt, micros(at), data_text(data)))
-        self.events.append(JobEvent(number, job.id, kind, status, attempt, at, data))
+        row = (number, seq, kind.value, status.value, attempt, micros(at), data_text(data), job.tenant)
+        self._event_rows.append(row)
+        if kind is Change.PROGRESSED:
+            self._told_rows[seq] = row
+        self.events.append(JobEvent(number, job.id, kind, status, attempt, at, data, job.tenant))

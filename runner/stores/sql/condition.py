@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from runner.errors import StoreUnavailable
 from runner.jobs import JobStatus
 from runner.stores.sql import sqlite
+from runner.stores.sql.access_rows import audit_record_of, key_of
 from runner.stores.sql.migrate import require_known, revision_of
 from runner.stores.sql.rows import event_of, job_of
-from runner.stores.sql.schema import REVISION
+from runner.stores.sql.schema import API_KEYS, AUDIT, REVISION
 from runner.stores.sql.snapshot import looking_at
-from runner.stores.sql.statements import Statements
+from runner.stores.sql.statements import as_it_was, columns_of, statements_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,13 +98,21 @@ def _condition(connection: sqlite3.Connection, path: str) -> Condition:  # noqa:
 
 def _jobs(connection: sqlite3.Connection) -> dict[str, JobRow]:
     """Every job. Raises StoreUnavailable for a row that holds what nobody wrote."""
-    statements = Statements(sqlite.dialect())
+    statements = statements_in(sqlite.dialect())
     found: dict[str, JobRow] = {}
-    for row in connection.execute(statements.every_job):
+    for row in connection.execute(as_it_was(statements.every_job, connection)):
         job = job_of(row)
         found[job.id] = JobRow(job.status, job.attempt, job.started_at is not None)
-    for row in connection.execute(statements.events, {"after_seq": 0, "n": _ALL}):
+    events = as_it_was(statements.events, connection)
+    for row in connection.execute(events, {"tenant": None, "after_seq": 0, "n": _ALL}):
         event_of(row)
+    for table, of_row in ((API_KEYS, key_of), (AUDIT, audit_record_of)):
+        if connection.execute(
+            f"PRAGMA table_info({table.name})"
+        ).fetchone():  # not before there was such a table
+            columns = ", ".join(column.name for column in table.c)
+            for row in connection.execute(f"SELECT {columns} FROM {table.name}"):  # noqa: S608 - our own names
+                of_row(row)
     return found
 
 
@@ -113,10 +122,18 @@ def _wrong_number(connection: sqlite3.Connection) -> str | None:
     ).fetchone()[0]
     if specs:
         return f"{specs} jobs are without their specification"
+    by_tenant = "tenant, " if "tenant" in columns_of(connection, "job_counts") else ""
+    of = f"{by_tenant}workflow, status"
     differing = connection.execute(
-        "SELECT count(*) FROM (SELECT workflow, status, count(*) AS jobs FROM jobs GROUP BY workflow, status "
-        "EXCEPT SELECT workflow, status, jobs FROM job_counts)"
+        f"SELECT count(*) FROM (SELECT {of}, count(*) AS jobs FROM jobs GROUP BY {of} "  # noqa: S608
+        f"EXCEPT SELECT {of}, jobs FROM job_counts)"
     ).fetchone()[0]
+    if by_tenant and not differing:
+        differing = connection.execute(
+            "SELECT count(*) FROM (SELECT workflow, status, sum(jobs) FROM job_counts "
+            "WHERE tenant <> '*' GROUP BY workflow, status "
+            "EXCEPT SELECT workflow, status, jobs FROM job_counts WHERE tenant = '*')"
+        ).fetchone()[0]
     return "its count of jobs is wrong" if differing else None
 
 

@@ -33,7 +33,7 @@ def migrate(file: sqlite.SqliteFile, *, may_be_new: bool) -> None:
             return
         if found is None and not may_be_new:
             raise missing(file.path)
-    engine = sa.create_engine("sqlite://", creator=file.connect, poolclass=NullPool)
+    engine = sa.create_engine("sqlite://", creator=file.connect, poolclass=NullPool, hide_parameters=True)
     try:
         with engine.connect() as wrapped:
             wrapped.exec_driver_sql("BEGIN IMMEDIATE")

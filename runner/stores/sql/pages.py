@@ -7,14 +7,13 @@ knows the statuses and workflows exactly, labels and names are counted up to a l
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import sqlalchemy as sa
-
-from runner.jobs import JobStatus
-from runner.ports import JobPage
+from runner.access import ALL_TENANTS
+from runner.job_store import JobPage
 from runner.stores.names import (
     COMBINED_STOPS_AT,
     NAMED_STOPS_AT,
@@ -23,187 +22,33 @@ from runner.stores.names import (
     folded,
     id_prefix,
 )
-from runner.stores.sql.rows import job_of, micros
-from runner.stores.sql.schema import CREATED_LAG, JOB_LABELS, JOBS
-from runner.stores.sql.statements import hinted, sql_of
+from runner.stores.sql.page_selects import (
+    EVERY_STATUS,
+    Shape,
+    Walk,
+    examined_select,
+    matched_select,
+    page_select,
+)
+from runner.stores.sql.rows import JOB_COLUMNS, job_of, micros
+from runner.stores.sql.schema import CREATED_LAG, JOB_SPECS
+from runner.stores.sql.statements import sql_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine.interfaces import Dialect
 
+    from runner.job_store import JobQuery
     from runner.jobs import Job
-    from runner.ports import JobQuery, Order
     from runner.stores.sql.statements import Statements
 
-Walk = Literal["jobs", "created", "status", "workflow", "label", "name"]
-
-_P: Final = sa.bindparam
-_EVERY_STATUS: Final = tuple(JobStatus)
 _LOWEST: Final = -(2**63)
 _HIGHEST: Final = 2**63 - 1
-_NAMES: Final = sa.table("job_names", sa.column("rowid"), sa.column("job_names"))
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A query without its values: what its SQL depends on."""
-
-    walk: Walk
-    statuses: int
-    workflow: bool
-    labels: int
-    name: Literal["part", "start"] | None
-    id_prefix: bool
-    created: bool
-    order: Order
-
-
-# ---------------------------------------------------------------- the SQL of a shape
-
-
-def _bounded(select: Any, seq: Any) -> Any:
-    return select.where(seq > _P("seq_low"), seq < _P("seq_high"))
-
-
-def _id_range() -> Any:
-    return sa.and_(JOBS.c.id >= _P("id_low"), JOBS.c.id < _P("id_high"))
-
-
-def _name_start(length: int) -> Any:
-    return sa.literal_column(f"substr(name_folded, 1, {length})") == _P("name")
-
-
-def _sources(shape: Shape, name_length: int) -> list[tuple[Any, Any]]:
-    """What is walked: selects of seqs, and the seq column of each. A union when there are several."""
-    seq = JOBS.c.seq
-    match shape.walk:
-        case "jobs":
-            return [(sa.select(seq).with_hint(JOBS, "NOT INDEXED", "sqlite"), seq)]
-        case "created":
-            ceiling = JOBS.c.created_ceiling
-            between = (ceiling > _P("created_after"), ceiling < _P("ceiling_high"))
-            return [(hinted("jobs_created").where(*between), seq)]
-        case "status":
-            return [
-                (hinted("jobs_status").where(JOBS.c.status == _P(f"status_{i}")), seq)
-                for i in range(shape.statuses)
-            ]
-        case "workflow":
-            return [
-                (
-                    hinted("jobs_workflow_status").where(
-                        JOBS.c.workflow == _P("workflow"), JOBS.c.status == _P(f"status_{i}")
-                    ),
-                    seq,
-                )
-                for i in range(shape.statuses)
-            ]
-        case "label":
-            labels = JOB_LABELS.c
-            found = sa.select(labels.seq).where(labels.key == _P("key_0"), labels.value == _P("value_0"))
-            return [(found, labels.seq)]
-        case "name":
-            sources: list[tuple[Any, Any]] = []
-            if shape.name == "part":
-                rowid = _NAMES.c.rowid
-                matching = _NAMES.c.job_names.op("MATCH")(_P("match"))
-                sources.append((sa.select(rowid.label("seq")).where(matching), rowid))
-            else:
-                index = f"jobs_name_start_{name_length}"
-                has_name = sa.text("name_folded IS NOT NULL")
-                sources.append((hinted(index).where(has_name, _name_start(name_length)), seq))
-            if shape.id_prefix:
-                sources.append((hinted("jobs_id").where(_id_range()), seq))
-            return sources
-
-
-def _conditions(shape: Shape, name_length: int) -> list[Any]:
-    """What the walk leaves open of a job's own row."""
-    conditions: list[Any] = []
-    if 0 < shape.statuses < len(_EVERY_STATUS) and shape.walk not in ("status", "workflow"):
-        conditions.append(JOBS.c.status.in_([_P(f"status_{i}") for i in range(shape.statuses)]))
-    if shape.workflow and shape.walk != "workflow":
-        conditions.append(JOBS.c.workflow == _P("workflow"))
-    if shape.name and shape.walk != "name":
-        named = (
-            sa.func.instr(JOBS.c.name_folded, _P("name")) > sa.literal_column("0")
-            if shape.name == "part"
-            else _name_start(name_length)
-        )
-        conditions.append(sa.or_(named, _id_range()) if shape.id_prefix else named)
-    return conditions
-
-
-def _open_conditions(shape: Shape, seq: Any, name_length: int, *, on_jobs: bool) -> list[Any]:
-    def of_the_row(*conditions: Any) -> Any:
-        return sa.and_(*conditions) if on_jobs else sa.exists().where(JOBS.c.seq == seq, *conditions)
-
-    own = _conditions(shape, name_length)
-    conditions = [of_the_row(*own)] if own else []
-    if shape.created:
-        created = JOBS.c.created_at
-        within = of_the_row(created > _P("created_after"), created < _P("created_before"))
-        # Away from the ends of the range there is no need to look at the row.
-        conditions.insert(0, sa.or_(sa.and_(seq > _P("sure_low"), seq < _P("sure_high")), within))
-    for i in range(1 if shape.walk == "label" else 0, shape.labels):
-        other = JOB_LABELS.alias(f"label_{i}")
-        conditions.append(
-            sa.exists().where(
-                other.c.key == _P(f"key_{i}"), other.c.value == _P(f"value_{i}"), other.c.seq == seq
-            )
-        )
-    return conditions
-
-
-def _together(parts: list[Any], shape: Shape) -> Any:
-    if len(parts) == 1:
-        return parts[0].subquery("found")
-    selects = [sa.select(part.subquery(f"part_{i}").c.seq) for i, part in enumerate(parts)]
-    # Only a job found both by its name and by its id can come twice.
-    union = sa.union(*selects) if shape.walk == "name" else sa.union_all(*selects)
-    return union.subquery("found")
-
-
-def page_select(shape: Shape, name_length: int = 0) -> Any:
-    """The seqs of one page, in order."""
-
-    def ordered(seq: Any) -> Any:
-        return seq.desc() if shape.order == "desc" else seq.asc()
-
-    parts = []
-    for select, seq in _sources(shape, name_length):
-        on_jobs = seq is JOBS.c.seq
-        part = _bounded(select, seq).where(*_open_conditions(shape, seq, name_length, on_jobs=on_jobs))
-        parts.append(part.order_by(ordered(seq)).limit(_P("n")))
-    if len(parts) == 1:
-        return parts[0]
-    found = _together(parts, shape)
-    return sa.select(found.c.seq).order_by(ordered(found.c.seq)).limit(_P("n"))
-
-
-def matched_select(shape: Shape, name_length: int = 0) -> Any:
-    """How many jobs match; stops at `n` of them."""
-    parts = []
-    for select, seq in _sources(shape, name_length):
-        on_jobs = seq is JOBS.c.seq
-        part = _bounded(select, seq).where(*_open_conditions(shape, seq, name_length, on_jobs=on_jobs))
-        parts.append(part.limit(_P("n")))
-    found = _together(parts, shape)
-    return sa.select(sa.func.count()).select_from(sa.select(found.c.seq).limit(_P("n")).subquery("counted"))
-
-
-def examined_select(shape: Shape, name_length: int = 0) -> Any:
-    """How many of the first `n` candidates of the walk match."""
-    parts = [_bounded(select, seq).limit(_P("n")) for select, seq in _sources(shape, name_length)]
-    found = _together(parts, shape)
-    candidates = sa.select(found.c.seq).limit(_P("n")).subquery("candidates")
-    conditions = _open_conditions(shape, candidates.c.seq, name_length, on_jobs=False)
-    return sa.select(sa.func.count()).select_from(candidates).where(*conditions)
-
-
-# ---------------------------------------------------------------- answering a query
+_MANY_NAMES: Final = 20_000  # up to here a tenant's own jobs are looked through in less than 20 ms
+_PAGE_CHARS: Final = 4 * 2**20  # a spec may have a million: a page of those would fill the memory
+_SPEC: Final = JOB_COLUMNS.index(JOB_SPECS.c.spec)
 
 
 @dataclass(slots=True)
@@ -240,7 +85,10 @@ class Pages:
     def page(self, connection: sqlite3.Connection, query: JobQuery) -> JobPage:
         counted = self._counted(connection, query)
         plan = _plan_of(query)
-        if counted == 0 or plan is None or (plan.shape.created and not self._narrow(connection, plan)):
+        if counted == 0 or plan is None:
+            return JobPage((), 0, total_is_exact=True, has_more=False)
+        if plan.shape.created and not self._narrow(connection, plan) and not plan.shape.tenant:
+            # A tenant's answer must not tell whether others have jobs of that time.
             return JobPage((), 0, total_is_exact=True, has_more=False)
         plan, total, exact = self._decide(connection, plan, counted)
         if total == 0 and exact:
@@ -252,27 +100,55 @@ class Pages:
             values[behind] = closer(values[behind], max(_LOWEST, min(query.after_seq, _HIGHEST)))
         seqs = [row[0] for row in self._run(connection, page_select, plan, values)]
         has_more = len(seqs) > query.limit
-        items = self.jobs(connection, seqs[: query.limit])
+        items = self._first_jobs(connection, seqs[: query.limit])
+        has_more = has_more or len(items) < len(seqs)
+        if not (exact or has_more) and query.after_seq is None:
+            total, exact = len(seqs), True  # this page is all there is
         return JobPage(tuple(items), max(total, len(items)), exact, has_more)
 
     def jobs(self, connection: sqlite3.Connection, seqs: list[int]) -> list[Job]:
         """The jobs with these seqs, in the order given; one deleted meanwhile is left out."""
+        found = {row[0]: job_of(row) for row in self._rows(connection, seqs)}
+        return [found[seq] for seq in seqs if seq in found]
+
+    def _first_jobs(self, connection: sqlite3.Connection, seqs: list[int]) -> list[Job]:
+        """As `jobs`, up to `_PAGE_CHARS` of specs together; one job at least."""
         found: dict[int, Job] = {}
+        size = 0
+        for row in self._rows(connection, seqs):
+            size += len(row[_SPEC])
+            if size > _PAGE_CHARS and len(seqs) > 1:
+                break
+            found[row[0]] = job_of(row)
+        else:
+            return [found[seq] for seq in seqs if seq in found]
+        # Those came in no order: now one by one, the first ones alone.
+        items: list[Job] = []
+        size = 0
+        for seq in seqs:
+            for row in self._rows(connection, [seq]):
+                size += len(row[_SPEC])
+                if items and size > _PAGE_CHARS:
+                    return items
+                items.append(job_of(row))
+        return items
+
+    def _rows(self, connection: sqlite3.Connection, seqs: list[int]) -> Iterator[Any]:
         for start in range(0, len(seqs), 512):
             sql, values = self._statements.by_seqs(seqs[start : start + 512])
-            for row in connection.execute(sql, values):
-                found[row[0]] = job_of(row)
-        return [found[seq] for seq in seqs if seq in found]
+            with closing(connection.execute(sql, values)) as found:
+                yield from found
 
     def _run(self, connection: sqlite3.Connection, select: Any, plan: _Plan, values: dict[str, Any]) -> Any:
         return connection.execute(self._compiled(select, plan.shape, plan.name_length), values)
 
     def _counted(self, connection: sqlite3.Connection, query: JobQuery) -> int:
-        """Jobs with the query's statuses and workflow, whatever else it asks for."""
-        wanted = {status.value for status in query.statuses or _EVERY_STATUS}
+        """Jobs with the query's tenant, statuses and workflow, whatever else it asks for."""
+        tenant = ALL_TENANTS if query.tenant is None else query.tenant
+        wanted = {status.value for status in query.statuses or EVERY_STATUS}
         return sum(
             jobs
-            for workflow, status, jobs in connection.execute(self._statements.counts)
+            for workflow, status, jobs in connection.execute(self._statements.counts, {"tenant": tenant})
             if status in wanted and query.workflow in (None, workflow)
         )
 
@@ -303,10 +179,11 @@ class Pages:
         if others == 0:
             return plan.with_walk(by_counts), counted, True
         choices: list[tuple[int, _Plan]] = []
+        alone_in_tenant = shape.tenant and by_counts == "status" and shape.statuses == len(EVERY_STATUS)
+        if others == 1 and (by_counts == "jobs" or (alone_in_tenant and shape.name is None)):
+            return self._decide_alone(connection, plan)
         if by_counts != "jobs":
             choices.append((counted, plan.with_walk(by_counts)))
-        elif others == 1:
-            return self._decide_alone(connection, plan)
         # What each walk would have to look at, were it alone.
         bare = replace(shape, statuses=0, workflow=False, labels=0, name=None, id_prefix=False, created=False)
         for label in plan.labels:
@@ -315,19 +192,28 @@ class Pages:
                 (self._matched(connection, alone, COMBINED_STOPS_AT), plan.with_walk("label", label))
             )
         if shape.name is not None:
-            named = replace(bare, name=shape.name, id_prefix=shape.id_prefix)
+            named = replace(bare, tenant=False, name=shape.name, id_prefix=shape.id_prefix)
             alone = replace(plan, shape=named, labels=[]).with_walk("name")
-            choices.append((self._matched(connection, alone, COMBINED_STOPS_AT), plan.with_walk("name")))
-        if shape.created:
+            matched = self._matched(connection, alone, COMBINED_STOPS_AT)
+            if shape.tenant and matched > COMBINED_STOPS_AT:
+                matched = _MANY_NAMES  # of others, perhaps, and then the walk is as long as they are many
+            choices.append((matched, plan.with_walk("name")))
+        if shape.created and not shape.tenant:  # else that walk would meet with the jobs of others
             choices.append((plan.values["seq_high"] - plan.values["seq_low"], plan.with_walk("jobs")))
-        fewest, chosen = min(choices, key=lambda choice: choice[0])
-        values = dict(chosen.values, n=COMBINED_STOPS_AT)
-        total = self._run(connection, examined_select, chosen, values).fetchone()[0]
+        chosen = min(choices, key=lambda choice: choice[0])[1]
+        if shape.tenant:
+            # The page may walk the names of others as well; its total must not tell how many those are.
+            choices = [choice for choice in choices if choice[1].shape.walk != "name"]
+        fewest, examined = min(choices, key=lambda choice: choice[0])
+        values = dict(examined.values, n=COMBINED_STOPS_AT)
+        total = self._run(connection, examined_select, examined, values).fetchone()[0]
         return chosen, total, fewest <= COMBINED_STOPS_AT
 
     def _decide_alone(self, connection: sqlite3.Connection, plan: _Plan) -> tuple[_Plan, int, bool]:
         shape = plan.shape
-        if shape.created:
+        if shape.created and shape.tenant:
+            counted = chosen = plan.with_walk("status")
+        elif shape.created:
             counted, chosen = plan.with_walk("created"), plan.with_walk("jobs")
         else:
             counted = chosen = (
@@ -347,12 +233,13 @@ def _plan_of(query: JobQuery) -> _Plan | None:
     """The query as parameters; None when nothing can match it."""
     values: dict[str, Any] = {"seq_low": _LOWEST, "seq_high": _HIGHEST}
     statuses = tuple(dict.fromkeys(query.statuses))
-    if not statuses and query.workflow is not None:
-        statuses = _EVERY_STATUS  # the index has a status in its middle: one walk for each
-    elif len(statuses) == len(_EVERY_STATUS) and query.workflow is None:
+    if not statuses and (query.workflow is not None or query.tenant is not None):
+        statuses = EVERY_STATUS  # the index has a status in its middle: one walk for each
+    elif len(statuses) == len(EVERY_STATUS) and query.workflow is None and query.tenant is None:
         statuses = ()
     values.update((f"status_{i}", status.value) for i, status in enumerate(statuses))
     values["workflow"] = query.workflow
+    values["tenant"] = query.tenant
     created = query.created_after is not None or query.created_before is not None
     values["created_after"] = _LOWEST if query.created_after is None else micros(query.created_after)
     values["created_before"] = _HIGHEST if query.created_before is None else micros(query.created_before)
@@ -372,6 +259,7 @@ def _plan_of(query: JobQuery) -> _Plan | None:
         values["id_low"], values["id_high"] = prefix, prefix + "\U0010ffff"
     shape = Shape(
         walk="jobs",
+        tenant=query.tenant is not None,
         statuses=len(statuses),
         workflow=query.workflow is not None,
         labels=len(labels),

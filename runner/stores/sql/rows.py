@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from runner.errors import StoreUnavailable
-from runner.jobs import Change, Job, JobEvent, JobSpec, JobStatus, Progress, Reason, Usage
-from runner.ports import EndedJob
+from runner.job_store import EndedJob, JobBrief
+from runner.jobs import Attachment, Change, Job, JobEvent, JobSpec, JobStatus, Progress, Reason, Usage
 from runner.stores.names import folded
 from runner.stores.sql.schema import JOB_SPECS, JOBS
 from runner.stores.sql.sqlite import REMEDY
@@ -16,7 +17,7 @@ from runner.stores.sql.sqlite import REMEDY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.ports import IdempotencyKey
+    from runner.job_store import IdempotencyKey
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -52,7 +53,31 @@ JOB_COLUMNS: Final = (
     JOBS.c.error_message,
     JOBS.c.progress,
     JOBS.c.usage,
+    JOBS.c.owner,
+    JOBS.c.tenant,
+    JOBS.c.isolation,
+    JOBS.c.workflow_version,
+    JOBS.c.workflow_commit,
     JOB_SPECS.c.spec,
+)
+# Those of `brief_of`.
+BRIEF_COLUMNS: Final = (
+    JOBS.c.id,
+    JOBS.c.status,
+    JOBS.c.reason,
+    JOBS.c.workflow,
+    JOBS.c.name,
+    JOBS.c.attempt,
+    JOBS.c.created_at,
+    JOBS.c.updated_at,
+    JOBS.c.started_at,
+    JOBS.c.completed_at,
+    JOBS.c.exit_code,
+    JOBS.c.exit_signal,
+    JOBS.c.error_message,
+    JOBS.c.progress,
+    JOBS.c.owner,
+    JOBS.c.tenant,
 )
 
 
@@ -76,7 +101,7 @@ def _moment_or_none(us: int | None) -> datetime | None:
 def _progress_text(progress: Progress | None) -> str | None:
     if progress is None:
         return None
-    return _dumps([progress.total, progress.done, progress.running, progress.failed])
+    return _dumps(list(astuple(progress)))
 
 
 def _usage_text(usage: Usage | None) -> str | None:
@@ -102,6 +127,7 @@ def changing_values(job: Job) -> dict[str, Any]:
         "error_message": job.error_message,
         "progress": _progress_text(job.progress),
         "usage": _usage_text(job.usage),
+        "isolation": job.isolation,
     }
 
 
@@ -121,6 +147,10 @@ def job_values(job: Job, key: IdempotencyKey | None, created_ceiling: int) -> di
         max_retries=spec.max_retries,
         created_at=micros(job.created_at),
         created_ceiling=created_ceiling,
+        owner=job.owner,
+        tenant=job.tenant,
+        workflow_version=job.workflow_version,
+        workflow_commit=job.workflow_commit,
         idempotency_key=None if key is None else key.key,
         idempotency_fingerprint=None if key is None else key.fingerprint,
     )
@@ -136,8 +166,14 @@ def spec_text(spec: JobSpec) -> str:
             "options": dict(spec.options),
             "labels": dict(spec.labels),
             **({"retry_lost": True} if spec.retry_lost else {}),
+            **({"memory_mb": spec.memory_mb} if spec.memory_mb is not None else {}),
+            **({"attachments": _attachments_plain(spec)} if spec.attachments else {}),
         }
     )
+
+
+def _attachments_plain(spec: JobSpec) -> list[list[Any]]:
+    return [[each.name, each.size_bytes, each.sha256] for each in spec.attachments]
 
 
 def data_text(data: Any) -> str:
@@ -178,6 +214,11 @@ def _job_of(row: Sequence[Any]) -> Job:
         error_message,
         progress,
         usage,
+        owner,
+        tenant,
+        isolation,
+        workflow_version,
+        workflow_commit,
         spec,
     ) = row
     document = json.loads(spec)
@@ -195,6 +236,8 @@ def _job_of(row: Sequence[Any]) -> Job:
             timeout_s=timeout_s,
             max_retries=max_retries,
             retry_lost=document.get("retry_lost", False),
+            memory_mb=document.get("memory_mb"),
+            attachments=tuple(Attachment(*each) for each in document.get("attachments", ())),
         ),
         status=_STATUSES[status],
         engine=engine,
@@ -213,6 +256,43 @@ def _job_of(row: Sequence[Any]) -> Job:
         error_message=error_message,
         progress=None if progress is None else Progress(*json.loads(progress)),
         usage=None if usage is None else Usage(*json.loads(usage)),
+        owner=owner,
+        tenant=tenant,
+        isolation=isolation,
+        workflow_version=workflow_version,
+        workflow_commit=workflow_commit,
+    )
+
+
+def brief_of(row: Sequence[Any]) -> JobBrief:
+    """Raises StoreUnavailable as `job_of` does."""
+    try:
+        return _brief_of(row)
+    except _UNREADABLE as error:
+        raise StoreUnavailable(f"The row of job {row[0]!r} is damaged: {REMEDY}.") from error
+
+
+def _brief_of(row: Sequence[Any]) -> JobBrief:
+    job_id, status, reason, workflow, name, attempt, *times = row[:10]
+    created_at, updated_at, started_at, completed_at = times
+    exit_code, exit_signal, error_message, progress, owner, tenant = row[10:]
+    return JobBrief(
+        id=job_id,
+        status=_STATUSES[status],
+        reason=_REASONS[reason],
+        workflow=workflow,
+        name=name,
+        attempt=attempt,
+        created_at=moment(created_at),
+        updated_at=moment(updated_at),
+        started_at=_moment_or_none(started_at),
+        completed_at=_moment_or_none(completed_at),
+        exit_code=exit_code,
+        exit_signal=exit_signal,
+        error_message=error_message,
+        progress=None if progress is None else Progress(*json.loads(progress)),
+        owner=owner,
+        tenant=tenant,
     )
 
 
@@ -225,7 +305,7 @@ def event_of(row: Sequence[Any]) -> JobEvent:
 
 
 def _event_of(row: Sequence[Any]) -> JobEvent:
-    seq, job_id, kind, status, attempt, at, data = row
+    seq, job_id, kind, status, attempt, at, data, tenant = row
     return JobEvent(
         seq=seq,
         job_id=job_id,
@@ -234,9 +314,10 @@ def _event_of(row: Sequence[Any]) -> JobEvent:
         attempt=attempt,
         at=moment(at),
         data={} if data == "{}" else json.loads(data),
+        tenant=tenant,
     )
 
 
 def ended_job_of(row: Sequence[Any]) -> EndedJob:
-    seq, job_id, completed_at, created_ceiling = row
-    return EndedJob(seq, job_id, moment(completed_at), moment(created_ceiling))
+    seq, job_id, completed_at, created_ceiling, tenant = row
+    return EndedJob(seq, job_id, moment(completed_at), moment(created_ceiling), tenant)

@@ -9,16 +9,28 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runner.errors import StoreUnavailable
 from runner.stores.sql import sqlite
+from runner.stores.sql.access_rows import audit_record_of, key_of
 from runner.stores.sql.migrate import migrate
 from runner.stores.sql.rows import event_of, job_of
-from runner.stores.sql.schema import CREATED_LAG, JOB_EVENTS, JOB_SPECS, JOBS
+from runner.stores.sql.schema import (
+    API_KEYS,
+    AUDIT,
+    CREATED_LAG,
+    JOB_EVENTS,
+    JOB_LEFTOVERS,
+    JOB_SPECS,
+    JOBS,
+    TENANTS,
+)
 from runner.stores.sql.snapshot import NUMBERS_SKIPPED, examine, looking_at
-from runner.stores.sql.statements import Statements
+from runner.stores.sql.statements import statements_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import sqlalchemy as sa
+
+    from runner.stores.sql.statements import Statements
 
 _ALL: Final = 2**62
 _FURTHEST: Final = 2**52  # numbers beyond it are never given out
@@ -52,11 +64,14 @@ def salvage(damaged: str, target: str) -> Salvaged:
         with suppress(sqlite3.DatabaseError), looking_at(damaged, at_rest=True) as from_:
             # Otherwise a file that was cut off would not be read at all.
             from_.execute("PRAGMA writable_schema = ON")
-            expected = _number(from_, "SELECT sum(jobs) FROM job_counts")
+            expected = _number(from_, "SELECT sum(jobs) FROM job_counts WHERE tenant = '*'")
+            if expected is None:  # of a revision before there were tenants
+                expected = _number(from_, "SELECT sum(jobs) FROM job_counts")
             numbers = _numbers(from_)
-            for table in (JOBS, JOB_SPECS, JOB_EVENTS):
+            for table in (JOBS, JOB_SPECS, JOB_EVENTS, AUDIT):
                 _copy(from_, to, table)
-            _copy_leftovers(from_, to)
+            for small in (JOB_LEFTOVERS, API_KEYS, TENANTS):
+                _copy_unnumbered(from_, to, small)
         jobs, events = _complete(to, numbers)
         to.execute("COMMIT")
     examine(target)
@@ -86,12 +101,12 @@ def _rows(connection: sqlite3.Connection, table: str, columns: list[str]) -> Ite
     while True:
         try:
             for row in connection.execute(f"{head} WHERE seq > ? ORDER BY seq", (after,)):
-                after = row[0]
+                after = max(after, row[0])  # what is out of order must not make it begin anew for ever
                 yield row[1:]
             return
         except sqlite3.DatabaseError:
             found = _next(connection, table, after)
-        if found is None:
+        if found is None or found <= after:
             return
         after = found
         # By itself: what made the walk fail may have been the row behind it.
@@ -132,10 +147,13 @@ def _next(connection: sqlite3.Connection, table: str, after: int) -> int | None:
     return found
 
 
-def _copy_leftovers(from_: sqlite3.Connection, to: sqlite3.Connection) -> None:
+def _copy_unnumbered(from_: sqlite3.Connection, to: sqlite3.Connection, table: sa.Table) -> None:
+    columns = ", ".join(column.name for column in table.c)
+    marks = ", ".join("?" * len(table.c))
+    insert = f"INSERT OR IGNORE INTO {table.name} ({columns}) VALUES ({marks})"  # noqa: S608 - as above
     with suppress(sqlite3.DatabaseError):
-        for row in from_.execute("SELECT id FROM job_leftovers"):
-            to.execute("INSERT OR IGNORE INTO job_leftovers (id) VALUES (?)", row)
+        for row in from_.execute(f"SELECT {columns} FROM {table.name}"):  # noqa: S608
+            to.execute(insert, row)
 
 
 def _numbers(connection: sqlite3.Connection) -> dict[str, int]:
@@ -158,17 +176,24 @@ def _number(connection: sqlite3.Connection, statement: str) -> int | None:
 
 def _complete(to: sqlite3.Connection, numbers: dict[str, int]) -> tuple[int, int]:
     """Drop what makes no sense, derive the rest; how many jobs and events there are."""
-    statements = Statements(sqlite.dialect())
+    statements = statements_in(sqlite.dialect())
     to.execute("DELETE FROM job_specs WHERE seq NOT IN (SELECT seq FROM jobs)")
     _drop(to, "jobs", to.execute("SELECT seq FROM jobs WHERE seq NOT IN (SELECT seq FROM job_specs)"))
-    _drop(to, "jobs", ((row[0],) for row in to.execute(statements.every_job) if not _is_job(row)))
+    _drop(
+        to, "jobs", ((row[0],) for row in to.execute(statements.every_job) if not _makes_sense(row, job_of))
+    )
     _drop(
         to, "job_events", to.execute("SELECT seq FROM job_events WHERE job_seq NOT IN (SELECT seq FROM jobs)")
     )
-    events = to.execute(statements.events, {"after_seq": 0, "n": _ALL})
-    _drop(to, "job_events", ((row[0],) for row in events if not _is_event(row)))
+    events = to.execute(statements.events, {"tenant": None, "after_seq": 0, "n": _ALL})
+    _drop(to, "job_events", ((row[0],) for row in events if not _makes_sense(row, event_of)))
+    records = to.execute(f"SELECT {', '.join(column.name for column in AUDIT.c)} FROM audit")  # noqa: S608
+    _drop(to, "audit", ((row[0],) for row in records if not _makes_sense(row, audit_record_of)))
+    keys = to.execute(f"SELECT {', '.join(column.name for column in API_KEYS.c)} FROM api_keys")  # noqa: S608
+    senseless = [(row[0],) for row in keys if not _makes_sense(row, key_of)]
+    to.executemany("DELETE FROM api_keys WHERE prefix = ?", senseless)
     _derive(to, statements)
-    for table in (JOBS.name, JOB_EVENTS.name):
+    for table in (JOBS.name, JOB_EVENTS.name, AUDIT.name):
         last = to.execute(f"SELECT coalesce(max(seq), 0) FROM {table}").fetchone()[0]  # noqa: S608
         number = max(last, numbers.get(table, last + NUMBERS_SKIPPED))
         to.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
@@ -185,17 +210,9 @@ def _drop(to: sqlite3.Connection, table: str, seqs: Any) -> None:
         to.executemany("DELETE FROM job_specs WHERE seq = ?", rows)
 
 
-def _is_job(row: Any) -> bool:
+def _makes_sense(row: Any, read: Callable[[Any], object]) -> bool:
     try:
-        job_of(row)
-    except StoreUnavailable:
-        return False
-    return True
-
-
-def _is_event(row: Any) -> bool:
-    try:
-        event_of(row)
+        read(row)
     except StoreUnavailable:
         return False
     return True
@@ -207,16 +224,20 @@ def _derive(to: sqlite3.Connection, statements: Statements) -> None:
     to.execute(
         "UPDATE jobs SET created_ceiling = (SELECT ceiling FROM ceilings WHERE ceilings.seq = jobs.seq)"
     )
+    to.execute("UPDATE job_events SET tenant = (SELECT tenant FROM jobs WHERE jobs.seq = job_events.job_seq)")
     lag = to.execute("SELECT coalesce(max(created_ceiling - created_at), 0) FROM jobs").fetchone()[0]
     to.execute(statements.set_fact, {"name": CREATED_LAG, "value": lag})
     to.execute(
-        "INSERT OR IGNORE INTO job_labels (key, value, seq) SELECT label.key, label.value, job_specs.seq "
-        "FROM job_specs, json_each(job_specs.spec, '$.labels') AS label"
+        "INSERT OR IGNORE INTO job_labels (key, value, seq, tenant) "
+        "SELECT label.key, label.value, job_specs.seq, jobs.tenant "
+        "FROM job_specs JOIN jobs ON jobs.seq = job_specs.seq, "
+        "json_each(job_specs.spec, '$.labels') AS label"
     )
     to.execute(
         "INSERT INTO job_names (rowid, name) SELECT seq, name_folded FROM jobs WHERE name_folded IS NOT NULL"
     )
     to.execute(
-        "INSERT INTO job_counts (workflow, status, jobs) "
-        "SELECT workflow, status, count(*) FROM jobs GROUP BY workflow, status"
+        "INSERT INTO job_counts (tenant, workflow, status, jobs) "
+        "SELECT tenant, workflow, status, count(*) FROM jobs GROUP BY tenant, workflow, status "
+        "UNION ALL SELECT '*', workflow, status, count(*) FROM jobs GROUP BY workflow, status"
     )

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -57,6 +58,7 @@ class _Dialect(SQLiteDialect_pysqlite):
     statement_compiler = _Compiler
 
 
+@cache
 def dialect() -> Dialect:
     """The dialect to compile for: named parameters, and INDEXED BY from hints."""
     return _Dialect(paramstyle="named")
@@ -71,6 +73,7 @@ class SqliteFile:
             "sqlite://",
             creator=self._connect_reader,
             poolclass=QueuePool,
+            hide_parameters=True,
             pool_size=_READERS,
             max_overflow=0,
             pool_timeout=_READER_TIMEOUT_S,
@@ -99,6 +102,9 @@ class SqliteFile:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 os.fchmod(fd, 0o600)
+                if os.geteuid() == 0:  # whose directory it is may be a service that is not root
+                    there = os.stat(os.path.dirname(self.path))
+                    os.fchown(fd, there.st_uid, there.st_gid)
             finally:
                 os.close(fd)
 

@@ -6,50 +6,46 @@ import os
 import sqlite3
 import time
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+from runner.access import ALL_TENANTS
 from runner.errors import JobNotFound, StoreUnavailable
+from runner.job_store import JobPage
 from runner.jobs import JobStatus
-from runner.ports import JobPage
 from runner.stores.sql import sqlite
+from runner.stores.sql.access import SqlAccess
 from runner.stores.sql.migrate import is_current, migrate, require_file
 from runner.stores.sql.pages import Pages
-from runner.stores.sql.rows import ended_job_of, event_of, job_of, micros
+from runner.stores.sql.rows import brief_of, ended_job_of, event_of, job_of, micros
 from runner.stores.sql.schema import CHECKED_AT
-from runner.stores.sql.statements import Statements
-from runner.stores.sql.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from runner.access import AuditRecord, Quota
+    from runner.job_store import EndedJob, IdempotencyKey, JobBrief, JobQuery, Submitted, Update
     from runner.jobs import Job, JobEvent
-    from runner.ports import EndedJob, IdempotencyKey, JobQuery, Submitted, Update
 
 _CHECK_TIMEOUT_S: Final = 10.0
 _LONG_AGO: Final = -(2**63)
+_BRIEFS_AT_ONCE: Final = 512
 
 
-class SqlStore:
-    """A `JobStore` whose every acknowledged write survives a power cut.
+class SqlStore(SqlAccess):
+    """A `JobStore` and an `AccessStore` whose every acknowledged write survives a power cut.
 
-    Writes go through one thread that commits them in groups; reads run on the caller's thread and are
-    never held up by a write. Open one per database: the data directory's lock sees to that.
+    The jobs of a database belong to one process, the data directory's lock sees to that; others may
+    look after keys and quotas meanwhile.
     """
 
     def __init__(
         self, file: sqlite.SqliteFile, *, on_commit: Callable[[Sequence[JobEvent]], None] | None = None
     ) -> None:
-        dialect = sqlite.dialect()
-        self._file = file
-        self._statements = Statements(dialect)
-        self._pages = Pages(dialect, self._statements)
-        self._closed = False
-        self._is_damaged = False  # as far as readers have met with it
-        self._writer = Writer(file, self._statements, on_commit)
+        super().__init__(file, on_commit=on_commit)
+        self._pages = Pages(sqlite.dialect(), self._statements)
 
     @classmethod
     def open(
@@ -58,15 +54,22 @@ class SqlStore:
         *,
         on_commit: Callable[[Sequence[JobEvent]], None] | None = None,
         may_be_new: bool = True,
+        may_upgrade: bool = True,
     ) -> SqlStore:
         """Open the database at `url` (`sqlite:////absolute/path`), upgraded as needed.
 
-        A missing or empty one is made unless it may not be new, for its jobs have left files behind.
+        A missing or empty one is made unless it may not be new, for its jobs have left files behind. Where
+        it may not be upgraded, for a service uses it, it must have the tables that are needed here.
         Raises StoreUnavailable, with one line that says what to do, when that cannot be.
         """
         file = sqlite.SqliteFile(sqlite.path_of(url))
         try:
-            migrate(file, may_be_new=may_be_new)
+            if may_upgrade:
+                migrate(file, may_be_new=may_be_new)
+            elif not is_current(file, may_be_new=False):
+                raise StoreUnavailable(
+                    f"The store {file.path} is in use by an older Snakeline: restart it first."
+                )
         except (sqlite3.Error, sa.exc.SQLAlchemyError, OSError) as error:
             raise sqlite.cannot_open(error, file.path) from error
         return cls(file, on_commit=on_commit)
@@ -90,25 +93,35 @@ class SqlStore:
     # ------------------------------------------------------------ writes
 
     def add(
-        self, job: Job, *, key: IdempotencyKey | None = None, max_pending: int | None = None
+        self,
+        job: Job,
+        *,
+        key: IdempotencyKey | None = None,
+        max_pending: int | None = None,
+        quota: Quota | None = None,
+        used_bytes: int | None = None,
+        audit: AuditRecord | None = None,
     ) -> Future[Submitted]:
-        return self._writer.submit(lambda batch: batch.add(job, key, max_pending))
+        return self._writer.submit(
+            lambda batch: batch.add(job, key, max_pending, quota=quota, used_bytes=used_bytes, audit=audit)
+        )
 
     def update(self, updates: Sequence[Update]) -> Future[list[Job | None]]:
         return self._writer.submit(lambda batch: batch.update(updates))
 
-    def delete(self, job: Job) -> Future[bool]:
-        return self._writer.submit(lambda batch: batch.delete(job))
+    def delete(self, job: Job, *, audit: AuditRecord | None = None) -> Future[bool]:
+        return self._writer.submit(lambda batch: batch.delete(job, audit))
 
     def forget_leftovers(self, job_ids: Sequence[str]) -> Future[None]:
         return self._writer.submit(lambda batch: batch.forget_leftovers(job_ids))
 
     # ------------------------------------------------------------ reads
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, *, tenant: str | None = None) -> Job:
+        values = {"id": job_id, "tenant": tenant}
         try:
             with self._reading() as connection:
-                row = connection.execute(self._statements.by_id, {"id": job_id}).fetchone()
+                row = connection.execute(self._statements.by_id, values).fetchone()
         except UnicodeEncodeError:  # a lone surrogate: no text in the store has one
             row = None
         if row is None:
@@ -122,47 +135,91 @@ class SqlStore:
         except UnicodeEncodeError:  # as in `get`
             return JobPage((), 0, total_is_exact=True, has_more=False)
 
-    def pending(self, *, max_cores: int, limit: int) -> Sequence[Job]:
+    def pending(self, *, max_cores: int, limit: int, tenant: str | None = None) -> Sequence[Job]:
         with self._snapshot() as connection:
+            tenants = self._waiting_tenants(connection) if tenant is None else (tenant,)
             first: list[tuple[int, int]] = []
-            for cores in self._pending_sizes(connection, max_cores):
-                rows = connection.execute(self._statements.pending_of_cores, {"cores": cores, "n": limit})
-                first.extend((-priority, seq) for priority, seq in rows)
+            for each in tenants:
+                for cores in self._pending_sizes(connection, each, max_cores):
+                    values = {"tenant": each, "cores": cores, "n": limit}
+                    rows = connection.execute(self._statements.pending_of_cores, values)
+                    first.extend((-priority, seq) for priority, seq in rows)
             first.sort()
             return self._pages.jobs(connection, [seq for _, seq in first[:limit]])
 
-    def _pending_sizes(self, connection: sqlite3.Connection, max_cores: int) -> Iterator[int]:
+    def _pending_sizes(self, connection: sqlite3.Connection, tenant: str, max_cores: int) -> Iterator[int]:
         """The sizes, in cores, of pending jobs that fit: those too big for now are never walked past."""
         cores = 0
         while True:
-            row = connection.execute(self._statements.next_cores, {"cores": cores}).fetchone()
+            values = {"tenant": tenant, "cores": cores}
+            row = connection.execute(self._statements.next_cores, values).fetchone()
             if row is None or row[0] > max_cores:
                 return
             cores = row[0]
             yield cores
+
+    def waiting_tenants(self) -> Mapping[str, int]:
+        with self._reading() as connection:
+            return self._waiting_tenants(connection)
+
+    def _waiting_tenants(self, connection: sqlite3.Connection) -> dict[str, int]:
+        return dict(connection.execute(self._statements.waiting_tenants).fetchall())
 
     def running(self) -> Sequence[Job]:
         with self._snapshot() as connection:
             seqs = [row[0] for row in connection.execute(self._statements.running)]
             return self._pages.jobs(connection, seqs)
 
-    def counts(self) -> Mapping[JobStatus, int]:
-        counts = dict.fromkeys(JobStatus, 0)
+    def has_workflow_version(self, version: str) -> bool:
         with self._reading() as connection:
-            for _, status, jobs in connection.execute(self._statements.counts):
+            row = connection.execute(self._statements.of_workflow_version, {"version": version}).fetchone()
+            return row is not None
+
+    def counts(self, *, tenant: str | None = None) -> Mapping[JobStatus, int]:
+        counts = dict.fromkeys(JobStatus, 0)
+        values = {"tenant": ALL_TENANTS if tenant is None else tenant}
+        with self._reading() as connection:
+            for _, status, jobs in connection.execute(self._statements.counts, values):
                 counts[JobStatus(status)] += jobs
         return counts
 
     def events(
-        self, *, job_id: str | None = None, after_seq: int = 0, limit: int = 500
+        self, *, job_id: str | None = None, tenant: str | None = None, after_seq: int = 0, limit: int = 500
     ) -> Sequence[JobEvent]:
-        statement = self._statements.events if job_id is None else self._statements.events_of_job
-        values = {"job_id": job_id, "after_seq": after_seq, "n": limit}
+        if job_id is not None:
+            statement = self._statements.events_of_job
+        elif tenant is not None:
+            statement = self._statements.events_of_tenant
+        else:
+            statement = self._statements.events
+        values = {"job_id": job_id, "tenant": tenant, "after_seq": after_seq, "n": limit}
         try:
             with self._reading() as connection:
                 return [event_of(row) for row in connection.execute(statement, values)]
         except UnicodeEncodeError:  # as in `get`
             return []
+
+    def newest_event(self, *, tenant: str | None = None) -> int:
+        with self._reading() as connection:
+            if tenant is None:
+                row = connection.execute(self._statements.newest_event).fetchone()
+            else:
+                row = connection.execute(
+                    self._statements.newest_event_of_tenant, {"tenant": tenant}
+                ).fetchone()
+        return 0 if row is None or row[0] is None else int(row[0])
+
+    def briefs(self, job_ids: Sequence[str]) -> Mapping[str, JobBrief]:
+        found: dict[str, JobBrief] = {}
+        left = list(dict.fromkeys(job_ids))
+        with self._reading() as connection:
+            while left:
+                statement, values = self._statements.briefs(left[:_BRIEFS_AT_ONCE])
+                del left[:_BRIEFS_AT_ONCE]
+                for row in connection.execute(statement, values):
+                    brief = brief_of(row)
+                    found[brief.id] = brief
+        return found
 
     def ended(self, *, after: EndedJob | None = None, limit: int = 500) -> Sequence[EndedJob]:
         at, seq = (_LONG_AGO, 0) if after is None else (micros(after.completed_at), after.seq)
@@ -197,29 +254,3 @@ class SqlStore:
         with self._reading() as connection:
             if connection.execute(self._statements.fact, {"name": CHECKED_AT}).fetchone() is None:
                 raise StoreUnavailable(f"The store {self._file.path} has forgotten what was written.")
-
-    def close(self) -> None:
-        self._writer.close()
-        self._closed = True
-        self._file.close_readers()
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        if self._closed:
-            raise StoreUnavailable("The store is closed.")
-        try:
-            with self._file.reading() as connection:
-                yield connection
-        except StoreUnavailable as error:
-            self._is_damaged = self._is_damaged or sqlite.is_damage(error.__cause__)
-            raise
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        """As `_reading`, with every statement seeing the same moment."""
-        with self._reading() as connection:
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.rollback()

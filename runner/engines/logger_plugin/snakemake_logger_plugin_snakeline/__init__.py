@@ -1,11 +1,13 @@
-"""Snakemake's logger plugin `snakeline`: the run's events as one JSON object a line.
+"""Snakemake's logger plugin `snakeline`: the run's events as one JSON object a line, as docs/events.md says.
 
 Runs in Snakemake's interpreter. It can lose events (full disk, missing path, limits) but never slows or
-breaks the run it watches.
+breaks the run it watches. When the file fills up, details go first; errors and totals have room to the last.
 """
 
 import json
-import os
+import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from logging import LogRecord
 from typing import Any, Optional
@@ -17,9 +19,29 @@ from snakemake_interface_logger_plugins.settings import (  # type: ignore[import
     LogHandlerSettingsBase,
 )
 
-FILE_LIMIT_BYTES = 64 * 2**20
-_MAX_ITEMS = 100
-_MAX_TEXT = 4096
+from . import elsewhere, fields, hooks
+from .events_file import LIMIT_BYTES, EventsFile
+from .failures import Failures
+from .gathering import Gathering
+from .plan import Plan
+
+_MIB = 2**20
+_LINE_BYTES = 512 * 2**10
+_WHOLE_BYTES = LIMIT_BYTES // 2  # from here on, tasks are told in brief
+_PROGRESS_EVERY = 1000
+# Up to which size of the file an event is still told. The rest may fill it.
+_ROOM = {
+    "tasks_planned": LIMIT_BYTES // 4,
+    "rule_graph": LIMIT_BYTES - 8 * _MIB,
+    "job_info": LIMIT_BYTES - 8 * _MIB,
+    "job_started": LIMIT_BYTES - 8 * _MIB,
+    "group_info": LIMIT_BYTES - 8 * _MIB,
+    "task_external": LIMIT_BYTES - 8 * _MIB,
+    "job_finished": LIMIT_BYTES - 2 * _MIB,
+    "progress": LIMIT_BYTES - 2 * _MIB,
+    "job_error": LIMIT_BYTES - _MIB // 2,
+}
+_OURS = -1  # the level of records that are for this handler alone
 
 
 @dataclass
@@ -34,39 +56,162 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc,unused-ignore]
     """Called on the queue listener's thread, in the order the events were logged."""
 
     def __post_init__(self) -> None:
-        self._fd: Optional[int] = None  # noqa: UP045
-        self._room_bytes = FILE_LIMIT_BYTES
+        self._file = EventsFile(self.settings.path)
         self._cores: Any = None
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._fd = os.open(self.settings.path, flags, 0o600)
-            self._room_bytes -= os.fstat(self._fd).st_size
-        except Exception:  # noqa: BLE001 - a run without events is better than none
-            self._room_bytes = 0
+        self._running: set[int] = set()
+        # By task: its group's name, which others may have too, and all tasks of the group.
+        self._groups: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self._explained: set[tuple[int, ...]] = set()  # groups of which the cause of failure has been told
+        self._failures = Failures()
+        self._plan = Plan(self._send)
+        self._gathering = Gathering(_is_wanted)
+        self._progress: Optional[LogRecord] = None  # noqa: UP045 - the latest, not told yet
+        hooks.quietly(elsewhere.install)
+        if self._file.is_open:
+            self.setLevel(_OURS)
+            is_alone = len(getattr(self.common_settings, "log_handler_settings", ())) == 1
+            hooks.install(self._send, self._plan, self._failures, self._gathering if is_alone else None)
+
+    def _send(self, name: str, told: dict[str, Any]) -> None:
+        """Tell of something that Snakemake does not, behind everything it has logged so far."""
+        record = logging.makeLogRecord({"levelno": _OURS, "event": name, "snakeline": told})
+        if not self._gathering.is_on or self._gathering.take(record):
+            for handler in hooks.queue_handlers():
+                handler.enqueue(record)
 
     def emit(self, record: LogRecord) -> None:
-        event = str(getattr(record, "event", None))
-        if event == "resources_info":
-            self._cores = getattr(record, "cores", self._cores)
-        describe = _EVENTS.get(event)
-        if describe is None or self._fd is None or self._room_bytes <= 0:
+        if not self._file.is_open:
             return
+        if not getattr(record, "is_gathered", False):
+            hooks.quietly(self._tell, record)
+        for gathered in self._gathering.hand_out():
+            hooks.quietly(self._tell, gathered)
+        hooks.quietly(self._flush)
+
+    def _flush(self) -> None:
+        if self._progress is not None:
+            record, self._progress = self._progress, None
+            self._write("progress", record.created, fields.progress(record))
+        self._file.flush()
+
+    def _tell(self, record: LogRecord) -> None:
+        name = str(getattr(record, "event", None))
+        ours: dict[str, Any] | None = getattr(record, "snakeline", None)
+        if ours is None:
+            handler = _HANDLERS.get(name)
+            if handler is not None:
+                handler(self, record)
+        elif name == "job_error":
+            self._on_job_error(logging.makeLogRecord({**ours, "created": record.created}))
+        else:
+            self._write(name, record.created, ours)
+
+    # ------------------------------------------------------------ one method per event
+
+    def _on_workflow_started(self, record: LogRecord) -> None:
+        self._write("workflow_started", record.created, fields.workflow_started(record))
+
+    def _on_resources_info(self, record: LogRecord) -> None:
+        self._cores = fields.number(getattr(record, "cores", self._cores))
+
+    def _on_run_info(self, record: LogRecord) -> None:
+        self._write("run_info", record.created, {**fields.run_info(record), "cores": self._cores})
+
+    def _on_job_started(self, record: LogRecord) -> None:
+        told = fields.job_started(record)
+        self._running.update(told["jobids"])
+        if told["jobids"]:
+            self._write("job_started", record.created, told)
+
+    def _on_job_info(self, record: LogRecord) -> None:
+        brief = self._file.used_bytes > _WHOLE_BYTES
         try:
-            name, fields = describe(record)
-            if name == "run_info":
-                fields["cores"] = self._cores
-            line = {"v": 1, "event": name, "t": record.created, **fields}
-            data = json.dumps(line, separators=(",", ":"), default=_short).encode() + b"\n"
-            self._room_bytes -= len(data)
-            os.write(self._fd, data)
-        except Exception:  # noqa: BLE001 - see above
+            told = fields.brief_job_info(record) if brief else fields.job_info(record)
+        except Exception:  # noqa: BLE001 - a value that cannot be told
+            told = {"jobid": record.jobid, "rule": str(record.rule_name)}  # type: ignore[attr-defined]
+        jobid = told["jobid"]
+        self._running.add(jobid)
+        told["group"] = self._groups.get(jobid, (None,))[0]
+        told["script"] = self._plan.scripts.get(str(told["rule"]))
+        self._write("job_info", record.created, told)
+
+    def _on_job_finished(self, record: LogRecord) -> None:
+        told = fields.job_finished(record)
+        self._running.discard(told["jobid"])
+        self._write("job_finished", record.created, told)
+
+    def _on_job_error(self, record: LogRecord) -> None:
+        told = fields.job_error(record)
+        jobid = told["jobid"]
+        if jobid not in self._running:
+            return  # Snakemake's older versions repeat every error at the end
+        self._running.discard(jobid)
+        known = self._failures.take(jobid)
+        if jobid in self._groups:
+            _, members = self._groups[jobid]
+            if known:
+                self._explained.add(members)
+            elif members in self._explained or any(map(self._failures.has, members)):
+                known = {"knock_on": True}  # ended because another of its group has failed
+        told.update((name, value) for name, value in known.items() if told.get(name) is None)
+        self._write("job_error", record.created, told)
+
+    def _on_group_info(self, record: LogRecord) -> None:
+        told = fields.group_info(record)
+        jobids = told["jobids"]
+        members = tuple(jobids)
+        self._groups.update(dict.fromkeys(jobids, (told["group"], members)))
+        self._explained.discard(members)
+        self._write("group_info", record.created, told)
+        # Its start was told under the group's name alone.
+        self._running.update(jobids)
+        self._write("job_started", record.created, {"jobids": jobids})
+
+    def _on_group_error(self, record: LogRecord) -> None:
+        told = fields.group_error(record)
+        message = self._failures.words(told["jobids"])
+        self._write("group_error", record.created, {**told, "message": message})
+
+    def _on_progress(self, record: LogRecord) -> None:
+        if self._is_due(fields.progress(record)):
+            self._progress = record
+
+    def _on_error(self, record: LogRecord) -> None:
+        message = self._failures.placed(record.getMessage())
+        if not message.rstrip().endswith("SpawnedJobError"):
+            told = {**fields.error(message), "jobid": self._failures.whose(message)}
+            self._write("error", record.created, told)
+        # Else the Snakemake inside has said why, and this one only that.
+
+    # ------------------------------------------------------------ to the file
+
+    def _is_due(self, progress: dict[str, Any]) -> bool:
+        done, total = progress["done"], progress["total"]
+        return self._file.used_bytes < _WHOLE_BYTES or done == total or done % _PROGRESS_EVERY == 0
+
+    def _write(self, name: str, created: float, told: dict[str, Any]) -> None:
+        if self._file.used_bytes > _ROOM.get(name, LIMIT_BYTES):
             return
+        line = {"v": 2, "event": name, "t": round(created, 3)}
+        line.update((key, value) for key, value in told.items() if _is_told(value))
+        data = _encoded(line)
+        while len(data) > _LINE_BYTES and (longest := _longest(line)) is not None:
+            # Only a very wide graph or text beyond measure: the rest of it is worth more than nothing.
+            del line[longest]
+            data = _encoded(line)
+        self._file.append(data)
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        hooks.quietly(self._end)
+        self._file.close()
         super().close()
+
+    def _end(self) -> None:
+        # The listener has ended by now: what is still to be told of the graph goes straight to the file.
+        for record in self._gathering.rest():
+            hooks.quietly(self._tell, record)
+        self._plan.end(lambda name, told: self._write(name, time.time(), told))
+        self._flush()
 
     @property
     def writes_to_stream(self) -> bool:
@@ -90,89 +235,39 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc,unused-ignore]
         return False
 
 
-def _short(value: object) -> "str | None":
-    return None if value is None else str(value)[:_MAX_TEXT]
+def _is_wanted(record: LogRecord) -> bool:
+    return getattr(record, "event", None) in _HANDLERS
 
 
-def _texts(values: Any) -> list[str]:
-    return [str(value)[:_MAX_TEXT] for value in list(values or ())[:_MAX_ITEMS]]
+def _longest(line: dict[str, Any]) -> "str | None":
+    """Which of its lists and objects takes most of the line."""
+    sizes = {key: len(_encode(value)) for key, value in line.items() if isinstance(value, (list, dict))}
+    return max(sizes, key=sizes.__getitem__, default=None)
 
 
-def _pairs(values: Any) -> dict[str, Any]:
-    items = list(dict(values.items()).items())[:_MAX_ITEMS] if values else []
-    return {
-        str(name): value if isinstance(value, (int, float)) else _short(value)
-        for name, value in items
-        if not str(name).startswith("_")
-    }
+def _is_told(value: object) -> bool:
+    return bool(value) or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
-def _get(record: LogRecord, name: str) -> Any:
-    return getattr(record, name, None)
+_encode = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False, default=fields.text
+).encode
 
 
-def _workflow_started(record: LogRecord) -> tuple[str, dict[str, Any]]:
-    return "workflow_started", {
-        "snakefile": _short(_get(record, "snakefile_main") or _get(record, "snakefile")),
-        "snakemake_version": _short(_get(record, "snakemake_version")),
-    }
+def _encoded(line: dict[str, Any]) -> bytes:
+    return _encode(line).encode("utf-8", "replace")
 
 
-def _run_info(record: LogRecord) -> tuple[str, dict[str, Any]]:
-    stats = dict(_get(record, "stats") or {})
-    total = stats.pop("total", None) or sum(stats.values())
-    return "run_info", {"total": total, "rules": stats}
-
-
-def _job_info(record: LogRecord) -> tuple[str, dict[str, Any]]:
-    return "job_info", {
-        "jobid": _get(record, "jobid"),
-        "rule": _get(record, "rule_name"),
-        "wildcards": _pairs(_get(record, "wildcards")),
-        "input": _texts(_get(record, "input")),
-        "output": _texts(_get(record, "output")),
-        "log": _texts(_get(record, "log")),
-        "threads": _get(record, "threads"),
-        "resources": _pairs(_get(record, "resources")),
-        "reason": _short(_get(record, "reason")),
-        "shellcmd": _short(_get(record, "shellcmd")),
-        "message": _short(_get(record, "rule_msg")),
-    }
-
-
-def _job_started(record: LogRecord) -> tuple[str, dict[str, Any]]:
-    jobs = _get(record, "jobs")
-    return "job_started", {"jobids": jobs if isinstance(jobs, list) else [jobs]}
-
-
-def _job_finished(record: LogRecord) -> tuple[str, dict[str, Any]]:
-    return "job_finished", {"jobid": _get(record, "job_id")}
-
-
-def _job_error(record: LogRecord) -> tuple[str, dict[str, Any]]:
-    return "job_error", {
-        "jobid": _get(record, "jobid"),
-        "rule": _get(record, "rule_name"),
-        "log": _texts(_get(record, "log")),
-        "shellcmd": _short(_get(record, "shellcmd")),
-    }
-
-
-def _progress(record: LogRecord) -> tuple[str, dict[str, Any]]:
-    return "progress", {"done": _get(record, "done"), "total": _get(record, "total")}
-
-
-def _error(record: LogRecord) -> tuple[str, dict[str, Any]]:
-    return "error", {"message": record.getMessage()[:_MAX_TEXT]}
-
-
-_EVENTS = {
-    "workflow_started": _workflow_started,
-    "run_info": _run_info,
-    "job_info": _job_info,
-    "job_started": _job_started,
-    "job_finished": _job_finished,
-    "job_error": _job_error,
-    "progress": _progress,
-    "error": _error,
+_HANDLERS: dict[str, Callable[[LogHandler, LogRecord], None]] = {
+    "workflow_started": LogHandler._on_workflow_started,  # noqa: SLF001 - the table belongs to the class
+    "resources_info": LogHandler._on_resources_info,  # noqa: SLF001
+    "run_info": LogHandler._on_run_info,  # noqa: SLF001
+    "job_started": LogHandler._on_job_started,  # noqa: SLF001
+    "job_info": LogHandler._on_job_info,  # noqa: SLF001
+    "job_finished": LogHandler._on_job_finished,  # noqa: SLF001
+    "job_error": LogHandler._on_job_error,  # noqa: SLF001
+    "group_info": LogHandler._on_group_info,  # noqa: SLF001
+    "group_error": LogHandler._on_group_error,  # noqa: SLF001
+    "progress": LogHandler._on_progress,  # noqa: SLF001
+    "error": LogHandler._on_error,  # noqa: SLF001
 }

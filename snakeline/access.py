@@ -1,0 +1,177 @@
+"""`snakeline keys` and `snakeline tenants`: on the machine of the service, while it runs or not."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic_core import to_json
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from api import settings as api_settings
+from api.access_documents import key_document, quota_document
+from runner import bootstrap
+from runner.access import OPERATOR, Quota, Scope
+from runner.callers_access import CallersAccess
+from runner.errors import InvalidAccess, RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from runner.access import ApiKey
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LONGEST_S: Final = 100 * 366 * 86_400
+_BY_SETTINGS: Final = "default"
+_GIB: Final = 2**30
+
+
+class Failed(Exception):
+    """Nothing was changed; the text is one line that says why."""
+
+
+@contextmanager
+def opened() -> Iterator[CallersAccess]:
+    """The store of the settings in the environment, for the operator. Raises Failed, SettingsError."""
+    try:
+        store = bootstrap.open_access(api_settings.from_environment().runner())
+        try:
+            yield CallersAccess(store, OPERATOR)
+        finally:
+            store.close()
+    except InvalidAccess as error:
+        told = (f"--{each.pointer.lstrip('/').replace('_at', '')}: {each.detail}" for each in error.errors)
+        raise Failed("; ".join(told)) from error
+    except (RunnerError, OSError) as error:
+        raise Failed(str(error)) from error
+
+
+def seconds(text: str) -> float:
+    """`90d`, `12h`, `30m`, `45s` or `2w` in seconds. Raises Failed."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhdw])", text.strip())
+    if found is None or not 0 < int(found[1]) * _UNITS[found[2]] <= _LONGEST_S:
+        raise Failed(f"{text!r} is no length of time: write 90d, 12h, 30m, 45s or 2w")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def scopes(text: str) -> frozenset[Scope]:
+    """`read,submit` as scopes. Raises Failed."""
+    named = {each for each in text.replace(",", " ").split() if each}
+    unknown = sorted(named - {scope.value for scope in Scope})
+    if unknown or not named:
+        what = f"{', '.join(unknown)} is no scope" if unknown else "name a scope"
+        raise Failed(f"--scopes: {what}: read, submit, admin, with commas between")
+    return frozenset(map(Scope, named))
+
+
+def create(name: str, scope_names: str, tenant: str | None, expires: str | None) -> tuple[ApiKey, str]:
+    """A new key and its text. Raises Failed, SettingsError."""
+    wanted = scopes(scope_names)
+    expires_at = None if expires is None else datetime.now(UTC) + timedelta(seconds=seconds(expires))
+    with opened() as access:
+        return access.create_key(name=name, scopes=wanted, tenant=tenant, expires_at=expires_at)
+
+
+def rotate(prefix: str, overlap: str | None) -> tuple[ApiKey, str]:
+    """The key in the place of the old one, and its text. Raises Failed, SettingsError."""
+    overlap_s = 0.0 if overlap is None else seconds(overlap)
+    with opened() as access:
+        return access.rotate_key(prefix, overlap_s=overlap_s)
+
+
+def show_created(key: ApiKey, text: str, *, as_json: bool) -> None:
+    """The key's text alone on standard output, ready for a script; what it is on standard error."""
+    if as_json:
+        _print_json({**key_document(key, datetime.now(UTC)), "key": text})
+        return
+    until = f", until {_day(key.expires_at)}" if key.expires_at else ""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{key.prefix}: {key.name}, tenant {key.tenant}, {_listed(key)}{until}. Shown this once:",
+        markup=False,
+    )
+    print(text)
+
+
+def show_keys(keys: Sequence[ApiKey], *, as_json: bool) -> None:
+    now = datetime.now(UTC)
+    documents = [key_document(key, now) for key in keys]
+    if as_json:
+        _print_json({"items": documents, "total": len(documents)})
+        return
+    rows = [
+        (
+            key.prefix,
+            key.name,
+            key.tenant,
+            _listed(key),
+            told["status"],
+            _day(key.created_at),
+            _day(key.expires_at),
+        )
+        for key, told in zip(keys, documents, strict=True)
+    ]
+    _table(("Prefix", "Name", "Tenant", "Scopes", "Status", "Created", "Expires"), rows)
+
+
+def show_tenants(tenants: Sequence[tuple[str, Quota]], *, as_json: bool) -> None:
+    documents = [quota_document(name, quota) for name, quota in tenants]
+    if as_json:
+        _print_json({"items": documents, "total": len(documents)})
+        return
+    names = ("name", "max_cores", "max_pending", "max_gb")
+    rows = [tuple(_BY_SETTINGS if each[n] is None else str(each[n]) for n in names) for each in documents]
+    _table(("Tenant", "Cores", "Pending", "GB"), rows)
+
+
+def set_quota(tenant: str, cores: str | None, pending: str | None, gb: str | None) -> tuple[str, Quota]:
+    """Change what is named of a tenant's quota; `default` gives it back to the settings. Raises Failed."""
+    with opened() as access:
+        before = dict(access.quotas()).get(tenant, Quota())
+        after = Quota(
+            _limit("--cores", cores, before.max_cores, int),
+            _limit("--pending", pending, before.max_pending, int),
+            _limit("--gb", gb, before.max_bytes, lambda text: round(float(text) * _GIB)),
+        )
+        access.set_quota(tenant, after)
+        return tenant, after
+
+
+def _limit(option: str, text: str | None, before: int | None, parse: Callable[[str], int]) -> int | None:
+    if text is None:
+        return before
+    if text == _BY_SETTINGS:
+        return None
+    try:
+        value = parse(text)
+    except (ValueError, OverflowError):
+        value = 0
+    if not 0 < value < 2**62:
+        raise Failed(f"{option}: {text!r} is neither a number above 0 nor {_BY_SETTINGS}")
+    return value
+
+
+def _listed(key: ApiKey) -> str:
+    return ",".join(scope.value for scope in Scope if scope in key.scopes)
+
+
+def _day(at: datetime | None) -> str:
+    return "never" if at is None else at.strftime("%Y-%m-%d %H:%M")
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(to_json(document, indent=2).decode())
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*headings, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = max((len(row[0]) for row in rows), default=0)  # to be typed again
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,5 @@
+NAMES = config["names"]
+
+
+def marked(word):
+    return word + config["mark"]
