@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+PREFIX ?= /opt/snakeline
 # Two for each core: most tests wait for processes.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
@@ -49,6 +50,28 @@ demo: $(RUNTIME) ## Run ten jobs on the stand-in, then ten on real Snakemake
 serve: $(RUNTIME) ## Start the service on http://127.0.0.1:8000 (settings: SNAKELINE_...)
 	@exec $(SNAKELINE) serve
 
+.PHONY: install
+install: ## Install the service in PREFIX (default /opt/snakeline), with real Snakemake in PREFIX/snakemake
+	@# The service and its jobs have users of their own, who have to read it whatever root's umask is.
+	@umask 022; $(MAKE) --no-print-directory .install
+
+.PHONY: .install
+.install:
+	@if [ -e "$(PREFIX)" ] && [ ! -e "$(PREFIX)/pyvenv.cfg" ] && [ -n "$$(ls -A "$(PREFIX)")" ]; then \
+	  echo "$(PREFIX) holds something else: name an empty or new folder, make install PREFIX=FOLDER" >&2; exit 1; fi
+	@echo "Installing Snakeline in $(PREFIX) ..."
+	$(call make-venv,"$(PREFIX)")
+	@"$(PREFIX)/bin/python" $(PIP_INSTALL) --require-hashes -r requirements-otel.lock
+	@set -e; build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; \
+	$(PYTHON) -m venv "$$build/venv"; \
+	"$$build/venv/bin/python" $(PIP_INSTALL) --require-hashes -r requirements-build.lock; \
+	"$$build/venv/bin/python" -m pip --disable-pip-version-check wheel --quiet --no-build-isolation --no-deps --wheel-dir "$$build" .; \
+	"$(PREFIX)/bin/python" $(PIP_INSTALL) --no-deps --no-index --force-reinstall "$$build"/*.whl
+	@echo "Installing Snakemake in $(PREFIX)/snakemake ..."
+	$(call make-venv,"$(PREFIX)/snakemake")
+	@"$(PREFIX)/snakemake/bin/python" $(PIP_INSTALL) --require-hashes -r requirements-snakemake.lock
+	@echo "Installed: $(PREFIX)/bin/snakeline and $(PREFIX)/snakemake/bin/snakemake"
+
 .PHONY: test
 test: $(DEV) test-tools ## Run all tests (ARGS="-k name" for some)
 	@# In the order they are found: the longest modules have few tests and would come last, one by one.
@@ -57,6 +80,10 @@ test: $(DEV) test-tools ## Run all tests (ARGS="-k name" for some)
 .PHONY: soak
 soak: $(DEV) test-tools ## Run the long fault tests: random kills, power cuts, every system call (half an hour)
 	@$(VENV)/bin/pytest -m soak -rA --timeout 3600 $(ARGS)
+
+.PHONY: image-test
+image-test: $(DEV) ## Build the container image without a registry and test it in a Docker of its own (as root)
+	@$(VENV)/bin/pytest -m image $(ARGS) tests/image
 
 # Programs beside ours: without them there is less to test.
 .PHONY: test-tools
@@ -100,9 +127,10 @@ lock: ## Rewrite the lock files from pyproject.toml (ARGS=--upgrade for newer ve
 	  "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --custom-compile-command "make lock" $(ARGS) "$$@"; \
 	}; \
-	compile pyproject.toml -o requirements.lock; \
+	compile pyproject.toml --extra server -o requirements.lock; \
 	compile --group build -c requirements.lock -o requirements-build.lock; \
-	compile pyproject.toml --group dev -c requirements.lock -c requirements-build.lock \
+	compile pyproject.toml --extra server --extra otel -c requirements.lock -o requirements-otel.lock; \
+	compile pyproject.toml --group dev --extra server --extra otel -c requirements-otel.lock -c requirements-build.lock \
 	  -o requirements-dev.lock; \
 	compile requirements-snakemake.in -o requirements-snakemake.lock; \
 	compile requirements-snakemake-oldest.in -o requirements-snakemake-oldest.lock; \
@@ -124,7 +152,8 @@ define make-venv
 	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is not. Name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "'$(PYTHON)' cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@$(1)/bin/python -c pass 2>/dev/null || $(PYTHON) -m venv --clear $(1)
+	@# With its pip: an environment of a Python that was upgraded since still starts, and has none.
+	@$(1)/bin/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(1)
 endef
 
 # The build backend is locked too, so that installing the project itself fetches nothing unlisted.

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from api import access_schemas, event_schemas, plan_schemas, problems, schemas, task_schemas
+from api.access_log import AccessLog
 from api.auth import Authenticator
 from api.auth_settings import auth_mode, token_rules
 from api.body_limit import BodyLimit
@@ -27,10 +28,13 @@ from api.documents import with_problems
 from api.event_feed import EventFeed
 from api.examples import PENDING_JOB
 from api.head_requests import HeadAsGet
+from api.metrics import Counted, scrape
+from api.metrics_labels import WorkflowLabels
 from api.origins import parse_origins
 from api.paging import Cursors
 from api.private_paths import PrivatePaths
 from api.proxies import BehindProxies, TrustedProxies, parse_networks
+from api.request_counts import CountedRequests, RequestCounts
 from api.request_id import RequestId
 from api.routes import (
     access,
@@ -41,6 +45,7 @@ from api.routes import (
     jobs,
     logs,
     outputs,
+    page,
     plans,
     reports,
     ro_crate,
@@ -79,6 +84,7 @@ _ROUTES = (
     access,
     health,
     documentation,
+    page,
 )
 _DESCRIPTION = """Run Snakemake pipelines as a service: submit a job, watch it, read its log.
 
@@ -110,6 +116,7 @@ class Application(FastAPI):
             exempt=self.proxies.trusts,
         )
         streams = OpenStreams(settings.max_streams_per_client, self.connections.refused)
+        self.requests = RequestCounts()
         service = runner.service
         self.is_open = auth_mode(settings) == "none"
         authenticator = Authenticator(
@@ -121,12 +128,19 @@ class Application(FastAPI):
             refused=self.connections.refused,
         )
         feed = EventFeed(service.acting_for(OPERATOR))
+        counted = Counted(
+            measurements=service.measurements,
+            workflows=WorkflowLabels(service.workflow_names),
+            requests=self.requests,
+            connections=self.connections,
+            streams=streams,
+        )
         state = AppState(
             authenticator=authenticator,
             jobs_of=service.acting_for,
             access_of=partial(CallersAccess, runner.access),
             readiness=SharedLook(service.readiness),
-            figures=service.figures,
+            metrics=SharedLook(partial(scrape, service, counted)),
             cursors=Cursors(runner.access.cursor_secret()),
             feed=feed,
             metrics_are_public=settings.metrics_public,
@@ -163,6 +177,8 @@ class Application(FastAPI):
             redoc_url=None,
             openapi_url=None,
             redirect_slashes=False,
+            # Its own spans would have addresses and queries in them, its own logs what went wrong inside.
+            telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
         for group in _ROUTES:
             # Not include_router: that one matches every path twice, once for the router and once in it.
@@ -183,7 +199,8 @@ class Application(FastAPI):
             app = ClientRequests(app, most, self.connections.refused)
         if origins := parse_origins(self.settings.cors_origins or ""):
             app = ListedOrigins(app, origins)
-        app = HeadAsGet(RequestId(app))
+        log = AccessLog(self.settings.access_log_share, self.settings.access_log_slow_s)
+        app = HeadAsGet(CountedRequests(RequestId(app, log), self.requests))
         return BehindProxies(app, self.proxies) if self.proxies else app
 
     def allowed_methods(self, path: str) -> list[str]:

@@ -29,6 +29,7 @@ from api.problems import (
     Problem,
     request_id,
 )
+from api.trace_headers import arrival
 from runner.access import OPERATOR
 from runner.key_texts import looks_like_a_key, split_key_text
 
@@ -113,7 +114,7 @@ class Authenticator:
             if self._own_names_only:
                 refuse_foreign_name(request.scope)
             refuse_foreign_page(request.scope, self._origins)
-            return replace(OPERATOR, address=address, request_id=request_id.get())
+            return _asking(OPERATOR, address)
         try:
             given = credentials(request.scope)
         except NoCredentials:
@@ -121,7 +122,7 @@ class Authenticator:
             raise _unauthorized(Problem(CREDENTIALS_MISSING, self._what_to_send), error=None) from None
         except UnusableCredentials as error:
             raise self._refused(f"The credentials cannot be used: {error}.", address, None) from None
-        return replace(await self._caller_of(given, address), address=address, request_id=request_id.get())
+        return _asking(await self._caller_of(given, address), address)
 
     async def visitor(self, request: Request) -> Caller | None:
         """As `caller`, but None for one who does not say who they are; in the mode `none`, who is refused."""
@@ -170,6 +171,12 @@ class Authenticator:
         self._refusals[CREDENTIALS_INVALID.slug] += 1
         _log.warning("authentication.refused", client=address, reason=detail, key=prefix)
         return _unauthorized(Problem(CREDENTIALS_INVALID, detail), error="invalid_token")
+
+
+def _asking(caller: Caller, address: str | None) -> Caller:
+    """The caller, with what is known of the request."""
+    came = arrival.get()
+    return replace(caller, address=address, request_id=request_id.get(), asked_at=came.at, trace=came.trace)
 
 
 def require(caller: Caller, scope: Scope) -> None:

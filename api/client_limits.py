@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from api.problems import CREDENTIALS_INVALID, CREDENTIALS_MISSING, TOO_MANY_FAILURES, Kind, Problem
+from api.request_counts import STREAMS, route_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -179,9 +180,14 @@ class OpenStreams:
         self._most = most_per_client
         self._refused = refused
         self._of_clients: Counter[str] = Counter()
+        self._of_routes: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return self._of_clients.total()
+
+    def by_route(self) -> Mapping[str, int]:
+        """How many are open now; a route that once had some stays, at 0."""
+        return dict(self._of_routes)
 
     @contextmanager
     def open(self, scope: Scope) -> Iterator[None]:
@@ -194,10 +200,14 @@ class OpenStreams:
                 f"{self._most} are open; close one, or see SNAKELINE_MAX_STREAMS_PER_CLIENT.",
                 headers=_RETRY_AFTER,
             )
+        route = route_of(scope)
+        scope[STREAMS] = True
         self._of_clients[group] += 1
+        self._of_routes[route] += 1
         try:
             yield
         finally:
+            self._of_routes[route] -= 1
             self._of_clients[group] -= 1
             if not self._of_clients[group]:
                 del self._of_clients[group]

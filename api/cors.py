@@ -26,6 +26,8 @@ _TAKEN: Final = (
     "Range",
     "X-API-Key",
     "X-Request-ID",
+    "traceparent",
+    "tracestate",
 )
 _SHOWN: Final = (
     "Content-Disposition",

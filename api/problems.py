@@ -12,13 +12,14 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from api.state import state_of
+from api.request_counts import PROBLEM
 from runner import errors as runner_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -71,6 +72,7 @@ KINDS: Mapping[type[runner_errors.RunnerError], Kind] = {
         503, "isolation-unavailable", "Jobs cannot be kept apart as required"
     ),
     runner_errors.DataDirUnusable: Kind(503, "data-dir-unusable", "The data directory cannot be used"),
+    runner_errors.TracesUnavailable: Kind(503, "traces-unavailable", "Traces cannot be told"),
 }
 
 INVALID_REQUEST = Kind(422, "invalid-request", "The request is not valid")
@@ -132,7 +134,19 @@ class Problem(Exception):
 
     def response(self) -> Response:
         document = to_json(self.document(request_id.get()))
-        return Response(document, self.kind.status, dict(self.headers or {}), MEDIA_TYPE)
+        return _Answer(self.kind, document, dict(self.headers or {}))
+
+
+class _Answer(Response):
+    """Notes in the request's scope what it tells: whoever answers, it is counted in one place."""
+
+    def __init__(self, kind: Kind, document: bytes, headers: dict[str, str]) -> None:
+        super().__init__(document, kind.status, headers, MEDIA_TYPE)
+        self._slug = kind.slug
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PROBLEM] = self._slug
+        await super().__call__(scope, receive, send)
 
 
 def problem_response(kind: Kind, detail: str) -> Response:
@@ -158,7 +172,6 @@ async def on_runner_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, runner_errors.RunnerError)
     problem = problem_of(error)
     problem.detail = request.app.private_paths.hidden(problem.detail)
-    state_of(request).problems[problem.kind.slug] += 1
     return problem.response()
 
 

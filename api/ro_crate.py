@@ -7,11 +7,12 @@ tasks only their numbers and the paths they name are held.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from pydantic_core import to_json
 
+from api.crate_entity import entity, ref, refs
 from api.crate_files import (
     CONFIG,
     LOG,
@@ -29,16 +30,15 @@ from runner.jobs import JobStatus
 from runner.tasks import TaskQuery, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
 
+    from api.crate_entity import Entity
     from api.crate_files import CrateFiles
     from runner.callers_jobs import CallersJobs
     from runner.file_listing import ListedFile
     from runner.jobs import Job
     from runner.tasks import Task
-
-Entity = dict[str, Any]
 
 NO_LICENSE: Final = "No license was stated for what is in this crate: ask its author before you use it."
 
@@ -58,25 +58,6 @@ _TEXT_CHARS: Final = 10_000
 _MOST_TASKS: Final = 200_000
 _MOST_PATH_CHARS: Final = 2**25  # of all the places that tasks name: a job says of itself what they are
 _TYPES: Final = ((bool, "Boolean"), (int, "Integer"), (float, "Float"), (str, "Text"))
-
-
-def entity(id_: str, type_: str | list[str], **properties: Any) -> Entity:
-    """Without what is None or empty."""
-    given = {name: value for name, value in properties.items() if value is not None and value != []}
-    return {"@id": id_, "@type": type_, **given}
-
-
-def ref(id_: str) -> Entity:
-    return {"@id": id_}
-
-
-def refs(ids: Iterable[str]) -> list[Entity] | Entity:
-    """One alone is no list: so RO-Crate has it."""
-    return single([{"@id": each} for each in ids])
-
-
-def single(values: list[Entity]) -> list[Entity] | Entity:
-    return values[0] if len(values) == 1 else values
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from api.auth_settings import auth_mode
 from api.first_key import make_first_key
 from api.http_limits import protocol_with
 from api.listener import BACKLOG, listen
-from api.log_format import configure_logging
+from api.log_format import configure_logging, log_crashes
 from runner.bootstrap import build_runner, isolate
 from runner.errors import RunnerError
 from runner.isolation.restraints import hide_memory
@@ -118,7 +118,8 @@ def serve(settings: ServiceSettings) -> int:
     on stderr, when it cannot start: the address is taken, or the data directory or the store cannot be used.
     """
     hide_memory()
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
+    log_crashes()
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -19,21 +17,23 @@ from pydantic_settings import (
 
 import runner
 from api.auth_settings import DEFAULT_ALGORITHMS, DEFAULT_GRANTS, AuthSetting, token_rules
-from api.container import in_container
+from api.log_settings import AccessLogShare, AccessLogSlow, LogFormat, LogLevel
 from api.machine_cores import machine_cores
-from api.offer_settings import Executors, ProfilesDir, Software, names, software
+from api.offer_settings import Executors, ProfilesDir, Software
 from api.origins import parse_origins
 from api.proxies import parse_networks
-from runner.access import Quota
+from api.runner_settings import folders, runner_settings
 from runner.isolation.probe import misnamed
 from runner.isolation.uids import UidRange
-from runner.settings import EngineName, MockSettings, OnShutdown, RunnerSettings
+from runner.settings import EngineName, RunnerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "SNAKELINE_"
-OF_CLIENTS = frozenset({"SNAKELINE_URL", "SNAKELINE_API_KEY"})  # no settings of the service
+OF_CLIENTS = frozenset(
+    {"SNAKELINE_URL", "SNAKELINE_API_KEY", "SNAKELINE_PROFILE"}
+)  # no settings of the service
 _SECRET = frozenset({"database_url"})
 _DEFAULTS_WITHIN = {
     "default_timeout_s": ("max_timeout_s",),
@@ -206,8 +206,13 @@ class ServiceSettings(BaseSettings):
         default=0.8, ge=0, le=1, description="The share of the stand-in's runs that succeed, 0 to 1."
     )
     mock_seed: int | None = Field(default=None, description="Makes the stand-in's choices repeatable.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="What the service logs: `debug`, `info`, `warning` or `error`."
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "auto"
+    access_log_share: AccessLogShare = 1
+    access_log_slow_s: AccessLogSlow = 1
+    traces: Literal["off", "otlp"] = Field(
+        default="off",
+        description="`otlp` sends a trace of each job by OTLP over HTTP, where the `OTEL_` variables say.",
     )
     user: str | None = Field(
         default=None,
@@ -270,7 +275,15 @@ class ServiceSettings(BaseSettings):
     metrics_public: bool = Field(default=False, description="`true` answers `/metrics` without a key, too.")
 
     @field_validator(
-        "log_level", "engine", "auth", "on_shutdown", "isolation", "workflow_uploads", mode="before"
+        "log_level",
+        "log_format",
+        "traces",
+        "engine",
+        "auth",
+        "on_shutdown",
+        "isolation",
+        "workflow_uploads",
+        mode="before",
     )
     @classmethod
     def _any_case(cls, value: object) -> object:
@@ -304,7 +317,7 @@ class ServiceSettings(BaseSettings):
     @field_validator("job_readable", "job_writable")
     @classmethod
     def _are_absolute(cls, value: str | None) -> str | None:
-        for folder in _folders(value):
+        for folder in folders(value):
             if not folder.startswith("/"):
                 raise ValueError(f"{folder} is not an absolute path")
         return value
@@ -340,63 +353,7 @@ class ServiceSettings(BaseSettings):
 
     def runner(self) -> RunnerSettings:
         """The part the runner needs, with every path absolute."""
-        data_dir = self.data_dir.absolute()
-        return RunnerSettings(
-            data_dir=data_dir,
-            database_url=self.database_url or f"sqlite:///{quote(str(data_dir / 'snakeline.db'))}",
-            engine=self.engine,
-            snakemake=self.snakemake,
-            workflows_dir=self.workflows_dir.absolute(),
-            profiles_dir=self.profiles_dir,
-            executors=names(self.executors),
-            software_deployment=software(self.software_deployment),
-            workflow_uploads=self.workflow_uploads == "on",
-            max_attachment_bytes=math.ceil(self.max_attachments_mb * 2**20),
-            max_cores=self.max_cores,
-            max_pending=self.max_pending,
-            tenant_quota=Quota(
-                max_cores=self.tenant_max_cores,
-                max_pending=self.tenant_max_pending,
-                max_bytes=None if self.tenant_max_gb is None else math.ceil(self.tenant_max_gb * 2**30),
-            ),
-            audit_s=self.audit_days * 86_400,
-            stop_grace_s=self.stop_grace_s,
-            log_limit_bytes=math.ceil(self.log_limit_mb * 2**20),
-            default_timeout_s=self.default_timeout_s,
-            max_timeout_s=self.max_timeout_s,
-            plan_timeout_s=self.plan_timeout_s,
-            report_timeout_s=self.report_timeout_s,
-            default_memory_mb=self.default_memory_mb,
-            max_memory_mb=self.max_memory_mb,
-            default_cores=self.default_cores,
-            max_job_cores=self.max_job_cores,
-            max_processes=self.max_processes,
-            isolation=self.isolation,
-            job_readable=_folders(self.job_readable),
-            job_writable=_folders(self.job_writable),
-            on_shutdown=self._what_on_shutdown(),
-            shutdown_s=self.shutdown_s,
-            retention_s=None if self.retention_days is None else self.retention_days * 86_400,
-            max_data_bytes=None if self.max_data_gb is None else math.ceil(self.max_data_gb * 2**30),
-            warm_start=self.warm_start,
-            user=self.user,
-            job_uids=UidRange.parse(self.job_uids),
-            mock=MockSettings(
-                min_s=self.mock_min_s,
-                max_s=self.mock_max_s,
-                success_rate=self.mock_success_rate,
-                seed=self.mock_seed,
-            ),
-        )
-
-    def _what_on_shutdown(self) -> OnShutdown:
-        if self.on_shutdown != "auto":
-            return self.on_shutdown
-        return "stop" if in_container() else "detach"
-
-
-def _folders(value: str | None) -> tuple[str, ...]:
-    return tuple(folder for folder in (value or "").split(":") if folder)
+        return runner_settings(self)
 
 
 def from_environment() -> ServiceSettings:

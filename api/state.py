@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from runner.access import Caller
     from runner.callers_access import CallersAccess
     from runner.callers_jobs import CallersJobs
-    from runner.health import Figures, Readiness
+    from runner.health import Readiness
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +38,7 @@ class AppState:
     jobs_of: Callable[[Caller], CallersJobs]
     access_of: Callable[[Caller], CallersAccess]
     readiness: SharedLook[Readiness]
-    figures: Callable[[], Figures]
+    metrics: SharedLook[bytes]
     cursors: Cursors
     feed: EventFeed
     metrics_are_public: bool
@@ -57,7 +56,6 @@ class AppState:
     uploads: Turns  # writing files that come with jobs
     lists: Turns
     side_runs: Turns
-    problems: Counter[str] = field(default_factory=Counter)  # answered so far, by type
 
 
 def state_of(request: Request) -> AppState:

@@ -26,6 +26,7 @@ NAMES: Final = (
     "running_jobs",
     "event_latency",
     "task_pages",
+    "scrape",
     "logs",
     "log_flood",
 )

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from runner.errors import Forbidden
+from runner.trace_context import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +56,8 @@ class Caller:
     all_tenants: bool = False
     address: str | None = None
     request_id: str | None = None
+    asked_at: datetime | None = None  # when the request came
+    trace: TraceContext | None = None  # where in a trace it was made
 
     @property
     def visible_tenant(self) -> str | None:

@@ -52,7 +52,7 @@ def back_up(settings: RunnerSettings, file: Path, *, force: bool = False) -> Bac
     The copy is checked before it gets its name, and durable afterwards. An existing `file` is replaced
     only with `force`. Raises BackupRefused, StoreUnavailable.
     """
-    store = _store_of(settings, "back up")
+    store = store_of(settings, "back up")
     if not os.path.exists(store):
         raise BackupRefused(f"There is no store at {store} yet.")
     if os.path.exists(file) and os.path.samefile(file, store):
@@ -86,7 +86,7 @@ def restore(settings: RunnerSettings, file: Path) -> Restored:
 
     Raises BackupRefused, StoreUnavailable, DataDirUnusable when a service runs.
     """
-    store = _store_of(settings, "restore")
+    store = store_of(settings, "restore")
     if not os.path.isfile(file):
         raise BackupRefused(f"There is no backup {file}.")
     if os.path.exists(store) and os.path.samefile(file, store):
@@ -110,7 +110,8 @@ def restore(settings: RunnerSettings, file: Path) -> Restored:
         return Restored(contents, Path(store), kept, _unknown(settings, store))
 
 
-def _store_of(settings: RunnerSettings, what: str) -> str:
+def store_of(settings: RunnerSettings, what: str) -> str:
+    """The file that the store is in, behind every link. Raises BackupRefused, StoreUnavailable."""
     url = settings.database_url
     if url.startswith("memory:"):
         raise BackupRefused(f"There is nothing to {what}: SNAKELINE_DATABASE_URL is memory://.")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+import structlog
+
 from runner.attempt_tasks import AttemptTasks
 from runner.backends.launcher_choice import cold_spec
 from runner.backends.local import LocalBackend
@@ -29,8 +31,11 @@ from runner.isolation.secret_places import secret_places
 from runner.job_files import JobFiles, LocalJobFolders
 from runner.job_outputs import JobOutputs
 from runner.job_runs import JobRuns
+from runner.job_traces import JobTraces
 from runner.logs import SegmentLogStore
+from runner.measurements import Measurements
 from runner.monitored_files import MonitoredJobFolders
+from runner.network_mounts import ADVICE, network_file_system
 from runner.output_producers import OutputProducers
 from runner.plans import Plans
 from runner.privilege_separation import (
@@ -51,6 +56,7 @@ from runner.stores.memory import MemoryStore
 from runner.stores.sql.store import SqlStore
 from runner.submissions import Submissions
 from runner.supervisor import Supervisor
+from runner.tracing import exporter_of
 from runner.uploads import Uploads
 from runner.workflow_pins import FolderPins
 from runner.workflow_versions import WorkflowVersions
@@ -66,6 +72,8 @@ if TYPE_CHECKING:
     from runner.monitor import Monitor
     from runner.ports import Engine, WarmSpec
     from runner.settings import RunnerSettings
+
+_log = structlog.get_logger(__name__)
 
 MEMORY_URL = "memory://"
 Store = MemoryStore | SqlStore
@@ -84,6 +92,7 @@ class Runner:
         store: Store,
         data_dir: DataDir,
         retention: Retention,
+        traces: JobTraces | None = None,
         monitor: Monitor | None = None,
     ) -> None:
         self.settings = settings
@@ -91,12 +100,15 @@ class Runner:
         self.retention = retention
         self.monitor = monitor
         self._supervisor = supervisor
+        self._traces = traces
         self.access: AccessStore = store
         self._store = store
         self._data_dir = data_dir
 
     def start(self) -> None:
         """Recover what ran before, then supervise. Raises StoreUnavailable, BackendUnavailable."""
+        if self._traces is not None:
+            self._traces.start()
         self._supervisor.start()
         self.retention.start()
 
@@ -113,6 +125,8 @@ class Runner:
         self.service.drain()
         self.retention.close()
         self._supervisor.close()
+        if self._traces is not None:
+            self._traces.close()
         self._store.close()
         self._data_dir.close()
         if self.monitor is not None:
@@ -179,17 +193,21 @@ def build_runner(
 
     Without `isolated` this process stays who it is. The first deletion of old jobs comes
     `first_sweep_after_s` after the start: see runner/retention.py.
-    Raises DataDirUnusable, StoreUnavailable.
+    Raises DataDirUnusable, StoreUnavailable, TracesUnavailable.
     """
     if isolated is not None and isolated.monitor is not None:
         # What stays root takes orders for the folder itself, and not for a link to it.
         real = Path(os.path.realpath(settings.data_dir))
         settings = settings.model_copy(update={"data_dir": real})
+    spans = exporter_of(settings)
     data_dir = DataDir(settings.data_dir)
+    if (kind := network_file_system(settings.data_dir)) is not None:
+        _log.warning("data.on_network", kind=kind, detail=ADVICE)
+    measurements = Measurements()
     try:
         found = isolated.isolation if isolated is not None else _isolation(settings)
         bus = EventBus()
-        store = _open_store(settings, bus.publish)
+        store = _open_store(settings, bus.publish, measurements)
     except BaseException:
         data_dir.close()
         raise
@@ -220,6 +238,7 @@ def build_runner(
         measures=isolation.measures,
         max_processes=settings.max_processes,
         monitor=monitor,
+        launch_latency=measurements.launch_latency,
     )
     held = HeldJobs()
     side_runs = SideRuns(settings.data_dir, backend, held, stop_grace_s=settings.stop_grace_s)
@@ -236,6 +255,7 @@ def build_runner(
         isolation=lambda: isolation.level.label,
         side_runs=side_runs,
         held=held,
+        measurements=measurements,
     )
     removal = JobRemoval(settings.data_dir, store, held)
     retention = Retention(
@@ -272,6 +292,8 @@ def build_runner(
         uploads=uploads,
         engine=engine,
         tenant_bytes=retention.bytes_of_tenant,
+        measurements=measurements,
+        spans=spans,
     )
     health = ServiceHealth(
         settings=settings,
@@ -280,6 +302,7 @@ def build_runner(
         isolation=lambda: isolation.level,
         supervisor_alive=supervisor.is_alive,
         launches_postponed=lambda: supervisor.launches_postponed,
+        used_cores=lambda: supervisor.used_cores,
         files_bytes=lambda: retention.used_bytes,
     )
     service = JobService(
@@ -297,6 +320,7 @@ def build_runner(
         bus=bus,
         removal=removal,
         health=health,
+        measurements=measurements,
     )
     return Runner(
         settings=settings,
@@ -305,6 +329,7 @@ def build_runner(
         store=store,
         data_dir=data_dir,
         retention=retention,
+        traces=None if spans is None else JobTraces(settings.data_dir, store, bus, spans),
         monitor=monitor,
     )
 
@@ -364,18 +389,34 @@ def engine_of(settings: RunnerSettings) -> Engine:
     return MockEngine(settings) if settings.engine == "mock" else SnakemakeEngine(settings)
 
 
-def _open_store(settings: RunnerSettings, on_commit: Callable[[Sequence[JobEvent]], None]) -> Store:
+def _open_store(
+    settings: RunnerSettings,
+    on_commit: Callable[[Sequence[JobEvent]], None],
+    measurements: Measurements,
+) -> Store:
     if settings.database_url == MEMORY_URL:
         return MemoryStore(on_commit=on_commit)
     may_be_new = not has_jobs(settings.data_dir)
     ballast = Ballast(settings.data_dir)
+
+    def opened() -> SqlStore:
+        store = SqlStore.open(
+            settings.database_url,
+            on_commit=on_commit,
+            may_be_new=may_be_new,
+            measurements=measurements.store,
+        )
+        if store.copy_before_upgrade is not None:
+            _log.info("store.upgraded", copy=store.copy_before_upgrade)
+        return store
+
     try:
-        return SqlStore.open(settings.database_url, on_commit=on_commit, may_be_new=may_be_new)
+        return opened()
     except StoreUnavailable:
         if not ballast.is_needed():
             raise
         with ballast.released():  # a service that can't start on a full disk could not empty it either
-            store = SqlStore.open(settings.database_url, on_commit=on_commit, may_be_new=may_be_new)
+            store = opened()
             try:
                 store.check()  # takes the room that it needs to work in
             except (StoreUnavailable, StorageFull) as error:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 from runner.bootstrap import MEMORY_URL, engine_of, in_users, registry, scope_of
 from runner.data_dir import has_jobs, is_in_use
 from runner.engines.offer import Offer
-from runner.errors import IsolationUnavailable, StoreUnavailable
+from runner.errors import IsolationUnavailable, StoreUnavailable, TracesUnavailable
 from runner.health import Check, check_disk, check_engine
 from runner.isolation import probe
+from runner.network_mounts import ADVICE, network_file_system
 from runner.stores.sql.store import SqlStore
+from runner.tracing import exporter_of
 
 if TYPE_CHECKING:
     from runner.ports import Engine
@@ -32,7 +34,14 @@ def check(settings: RunnerSettings) -> tuple[Check, ...]:
     engine = engine_of(settings)
     _, engine_check = check_engine(engine)
     options = check_options(settings, engine, protections)
-    return (*_check_data(settings), engine_check, options, _check_workflows(settings), isolation)
+    return (
+        *_check_data(settings),
+        engine_check,
+        options,
+        _check_workflows(settings),
+        isolation,
+        *_check_traces(settings),
+    )
 
 
 def check_options(settings: RunnerSettings, engine: Engine, protections: tuple[str, ...]) -> Check:
@@ -45,6 +54,7 @@ def check_options(settings: RunnerSettings, engine: Engine, protections: tuple[s
 
 
 def _check_isolation(settings: RunnerSettings) -> tuple[Check, tuple[str, ...]]:
+    """What a service started from here would have: one that runs may have another user and control group."""
     found = probe.find(scope_of(settings), wanted=settings.isolation, is_service=False)
     try:
         found, _ = in_users(settings, found)
@@ -54,8 +64,23 @@ def _check_isolation(settings: RunnerSettings) -> tuple[Check, tuple[str, ...]]:
     if trouble is not None:
         return Check("isolation", ok=False, detail=trouble), ()
     level = found.level
-    told = "+".join((level.name, *level.protections))
-    return Check("isolation", level.name != "none", f"{told}: {level.detail}"), level.protections
+    told = "+".join(dict.fromkeys((level.name, *level.protections)))
+    running = is_in_use(settings.data_dir)
+    whose = "of a service started from here (the running one tells its own in /readyz): " if running else ""
+    return Check("isolation", level.name != "none", f"{whose}{told}: {level.detail}"), level.protections
+
+
+def _check_traces(settings: RunnerSettings) -> tuple[Check, ...]:
+    if settings.traces == "off":
+        return ()
+    try:
+        exporter = exporter_of(settings)
+    except TracesUnavailable as error:
+        return (Check("traces", ok=False, detail=str(error)),)
+    if exporter is None:
+        return (Check("traces", ok=True, detail="switched off by OTEL_SDK_DISABLED"),)
+    exporter.close()
+    return (Check("traces", ok=True, detail="sent by OTLP, as the OTEL_ variables say"),)
 
 
 def _check_data(settings: RunnerSettings) -> list[Check]:
@@ -67,7 +92,9 @@ def _check_data(settings: RunnerSettings) -> list[Check]:
         return [Check("data", ok=False, detail=f"{directory} cannot be made: {parent} is not writable")]
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         return [Check("data", ok=False, detail=f"{directory} is not writable for this user")]
-    return [Check("data", ok=True, detail=f"{directory}"), check_disk(settings), _check_store(settings)]
+    kind = network_file_system(directory)
+    told = f"{directory}" if kind is None else f"{directory} is on a network file system ({kind}). {ADVICE}"
+    return [Check("data", ok=True, detail=told), check_disk(settings), _check_store(settings)]
 
 
 def _check_store(settings: RunnerSettings) -> Check:

@@ -69,6 +69,11 @@ class CoreQueue:
         """Whether a core is free. Safe from any thread."""
         return self._used < self._max_cores
 
+    @property
+    def used(self) -> int:
+        """Cores that are taken. Safe from any thread."""
+        return self._used
+
     def take(self, job: Job) -> None:
         self._used += job.spec.cores
         self._used_by[job.tenant] += job.spec.cores

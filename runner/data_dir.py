@@ -8,6 +8,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from runner.errors import DataDirUnusable
+from runner.new_files import as_the_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ class DataDir:
         """Make the directory if need be and take it. Raises DataDirUnusable."""
         make(path)
         try:
-            self._fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = _open_lock(path / "lock")
         except OSError as error:
             raise _unusable(path, error) from error
         try:
@@ -44,12 +45,30 @@ class DataDir:
         os.close(self._fd)
 
 
+def _open_lock(path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        as_the_folders(fd, path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def make(path: Path) -> None:
     """Make it and its folder for jobs, if they are not there. Raises DataDirUnusable."""
     try:
         os.makedirs(path.parent, exist_ok=True)
-        for directory in (path, path / "jobs"):
-            _make_private(directory)
+        _make_private(path)
+        if _make_private(path / "jobs"):
+            fd = os.open(path / "jobs", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                as_the_folders(fd, path / "jobs")
+            finally:
+                os.close(fd)
     except OSError as error:
         raise _unusable(path, error) from error
 
@@ -61,15 +80,16 @@ def _unusable(path: Path, error: OSError) -> DataDirUnusable:
     )
 
 
-def _make_private(directory: Path) -> None:
-    """Make it for this user alone, whatever the umask; what somebody else has made is left as it is."""
+def _make_private(directory: Path) -> bool:
+    """Make it for this user alone, whatever the umask; what was there is left as it is, and False is said."""
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
         if not os.path.isdir(directory):
             raise
-    else:
-        os.chmod(directory, 0o700)  # the umask may have taken even from the owner
+        return False
+    os.chmod(directory, 0o700)  # the umask may have taken even from the owner
+    return True
 
 
 def is_in_use(path: Path) -> bool:

@@ -215,3 +215,7 @@ class IsolationUnavailable(RunnerError):
 
 class DataDirUnusable(RunnerError):
     """The data directory cannot be used: not writable, or another service owns it."""
+
+
+class TracesUnavailable(RunnerError):
+    """Traces cannot be told as the settings require: the extra is missing, or its own variables are wrong."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from runner.errors import EngineUnavailable, StorageFull, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from runner.isolation.probe import IsolationLevel
     from runner.job_store import JobStore
@@ -36,13 +39,27 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskRoom:
+    """The data directory's file system; both numbers of inodes are 0 where it has no fixed one."""
+
+    size_bytes: int
+    free_bytes: int
+    inodes: int
+    free_inodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What there is to count; None where it cannot be told just now."""
 
-    jobs: Mapping[JobStatus, int] | None
+    jobs: Mapping[tuple[str, JobStatus], int] | None  # by workflow, those of which there are any
+    pending_for_s: float | None  # the one that has waited longest; 0 when none does
     launches_postponed: int
+    cores: int
+    used_cores: int
     files_bytes: int | None  # all jobs' files; None as well while nothing limits them
-    free_bytes: int | None
+    disk: DiskRoom | None
+    least_free_bytes: int  # with less nothing is accepted
 
 
 class ServiceHealth:
@@ -57,6 +74,7 @@ class ServiceHealth:
         isolation: Callable[[], IsolationLevel],
         supervisor_alive: Callable[[], bool],
         launches_postponed: Callable[[], int],
+        used_cores: Callable[[], int],
         files_bytes: Callable[[], int | None],
     ) -> None:
         self._settings = settings
@@ -65,6 +83,7 @@ class ServiceHealth:
         self._isolation = isolation
         self._supervisor_alive = supervisor_alive
         self._launches_postponed = launches_postponed
+        self._used_cores = used_cores
         self._files_bytes = files_bytes
 
     def readiness(self, *, is_accepting: bool) -> Readiness:
@@ -82,16 +101,35 @@ class ServiceHealth:
 
     def figures(self) -> Figures:
         """For metrics. Takes no scan, whatever the number of jobs; never raises."""
-        try:
-            jobs: Mapping[JobStatus, int] | None = self._store.counts()
-        except StoreUnavailable:
-            jobs = None
-        try:
-            stat = os.statvfs(self._settings.data_dir)
-            free: int | None = stat.f_bavail * stat.f_frsize
-        except OSError:
-            free = None
-        return Figures(jobs, self._launches_postponed(), self._files_bytes(), free)
+        jobs: Mapping[tuple[str, JobStatus], int] | None = None
+        pending_for_s: float | None = None
+        with suppress(StoreUnavailable):
+            jobs = self._store.counts_by_workflow()
+            since = self._store.pending_since()
+            pending_for_s = 0.0 if since is None else max(0.0, (datetime.now(UTC) - since).total_seconds())
+        return Figures(
+            jobs=jobs,
+            pending_for_s=pending_for_s,
+            launches_postponed=self._launches_postponed(),
+            cores=self._settings.max_cores,
+            used_cores=self._used_cores(),
+            files_bytes=self._files_bytes(),
+            disk=_room(self._settings.data_dir),
+            least_free_bytes=self._settings.min_free_bytes,
+        )
+
+
+def _room(data_dir: Path) -> DiskRoom | None:
+    try:
+        stat = os.statvfs(data_dir)
+    except OSError:
+        return None
+    return DiskRoom(
+        size_bytes=stat.f_blocks * stat.f_frsize,
+        free_bytes=stat.f_bavail * stat.f_frsize,
+        inodes=stat.f_files,
+        free_inodes=stat.f_favail,
+    )
 
 
 def require_room(settings: RunnerSettings) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from runner.access import AuditRecord, Quota
     from runner.jobs import Change, Job, JobEvent, Progress, Reason
+    from runner.trace_context import JobTrace
 
 Order = Literal["desc", "asc"]
 
@@ -126,6 +127,7 @@ class JobBrief:
     progress: Progress | None
     owner: str
     tenant: str
+    trace: JobTrace | None
 
 
 class JobStore(Protocol):
@@ -191,6 +193,15 @@ class JobStore(Protocol):
 
     def counts(self, *, tenant: str | None = None) -> Mapping[JobStatus, int]:
         """Jobs per status; every status is there. Takes no scan."""
+
+    def counts_by_workflow(self) -> Mapping[tuple[str, JobStatus], int]:
+        """Jobs of all tenants by workflow and status, where there are any. Takes no scan."""
+
+    def pending_since(self) -> datetime | None:
+        """Since when the pending job that has waited longest has been pending; None when none is.
+
+        Of many that were put back into the queue only the first thousand submitted are looked at.
+        """
 
     def ended(self, *, after: EndedJob | None = None, limit: int = 500) -> Sequence[EndedJob]:
         """Ended jobs, the earliest end first, then by seq; those behind `after`. Takes no scan."""

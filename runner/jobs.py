@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runner.access import DEFAULT_TENANT, OPERATOR_NAME
 from runner.errors import InvalidTransition
+from runner.trace_context import JobTrace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,6 +202,7 @@ class Job:
     usage: Usage | None = None
     workflow_version: str | None = None  # of what it runs, by content; None for jobs of earlier releases
     workflow_commit: str | None = None  # where that folder comes from git
+    trace: JobTrace | None = None  # that it belongs to, if it belongs to one
     isolation: str | None = None  # what keeps the current attempt apart from others; set when it is claimed
 
 

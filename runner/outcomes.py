@@ -221,6 +221,7 @@ def update_for(job: Job, outcome: Outcome) -> Update:
         "error_message": outcome.error_message,
         "started_at": outcome.started_at.isoformat() if outcome.started_at else None,
         "ended_at": outcome.ended_at.isoformat(),
+        "recorded_at": datetime.now(UTC).isoformat(),
     }
     if outcome.interrupted:
         return Update(job, interrupted(job, outcome.ended_at), Change.INTERRUPTED, told)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runner.active_jobs import ActiveJob, ActiveJobs
     from runner.job_store import JobStore
     from runner.jobs import Job, Outcome
+    from runner.measurements import Measurements
     from runner.ports import Handle
     from runner.samples import Sample
 
@@ -36,12 +37,14 @@ class Recorder:
         *,
         release: Callable[[ActiveJob], None],
         wake: Callable[[], None],
+        measurements: Measurements,
     ) -> None:
         """`release` is told of each job that runs no more, `wake` when `write` has something to do."""
         self._store = store
         self._jobs = jobs
         self._release = release
         self._wake = wake
+        self._measurements = measurements
         self._outcomes: list[tuple[Handle, Outcome]] = []
         self._samples: deque[Sample] = deque()
 
@@ -81,6 +84,7 @@ class Recorder:
                 overtaken.append(active)
             else:
                 log_end(job, outcome)
+                self._measurements.attempt_ended(job, outcome)
                 self._release(active)
         for (active, sample), job in zip(sampled, stored[len(outcomes) :], strict=True):
             if job is None:

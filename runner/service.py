@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runner.job_store import Admission, JobPage, JobQuery, JobStore, Submitted
     from runner.jobs import JobEvent, JobSpec
     from runner.log_store import Log, LogStore
+    from runner.measurements import Measurements
     from runner.plans import Plan, Plans
     from runner.ports import Engine, EventBus, PinnedWorkflow, Workflow, WorkflowPins, WorkflowRegistry
     from runner.removal import JobRemoval
@@ -56,6 +57,7 @@ class JobService:
         bus: EventBus,
         removal: JobRemoval,
         health: ServiceHealth,
+        measurements: Measurements,
     ) -> None:
         self._store = store
         self._workflows = workflows
@@ -72,6 +74,7 @@ class JobService:
         self._bus = bus
         self._removal = removal
         self._health = health
+        self.measurements = measurements
         self._draining = False
 
     @property
@@ -143,7 +146,10 @@ class JobService:
         Raises JobNotFound, InvalidTransition when it has ended.
         """
         change = (Change.CANCEL_REQUESTED, Action.JOB_CANCELLED)
-        return self._change(job_id, caller, *change, cancel_asked)
+        job = self._change(job_id, caller, *change, cancel_asked)
+        if job.status is JobStatus.CANCELLED:
+            self.measurements.job_cancelled_in_queue(job)
+        return job
 
     def retry(self, job_id: str, *, caller: Caller = OPERATOR) -> Job:
         """Queue a failed or cancelled job for another attempt in the same working directory.
@@ -226,6 +232,10 @@ class JobService:
 
     def workflows(self) -> tuple[Workflow, ...]:
         return tuple(self._workflows.get(name) for name in self._workflows.names())
+
+    def workflow_names(self) -> tuple[str, ...]:
+        """Of all that are registered and can be used."""
+        return self._workflows.names()
 
     def workflow(self, name: str) -> Workflow:
         return self._workflows.get(name)

@@ -69,5 +69,6 @@ class RunnerSettings(BaseModel):
     retention_s: float | None = Field(default=None, gt=0)
     max_data_bytes: int | None = Field(default=None, gt=0)
     warm_start: bool = True
+    traces: Literal["off", "otlp"] = "off"
     min_free_bytes: int = Field(default=64 * 2**20, ge=0)
     mock: MockSettings = MockSettings()

@@ -71,7 +71,13 @@ class SideFiles:
             with suppress(FileNotFoundError):
                 os.unlink(f"{self._data_dir}/{_FOLDER}/{_name(handle)}")
         except OSError as error:
-            _log.warning("side_run.left_behind", run=_name(handle), file=error.filename, error=error.strerror)
+            _log.warning(
+                "side_run.left_behind",
+                job_id=handle.job_id,
+                attempt=handle.attempt,
+                file=error.filename,
+                error=error.strerror,
+            )
 
     @contextmanager
     def _folders(self, handle: Handle) -> Iterator[tuple[int | None, str, int]]:

@@ -23,9 +23,11 @@ from runner.errors import (
 )
 from runner.folder_version import version_of
 from runner.health import require_room
+from runner.job_spans import SUBMIT
 from runner.job_store import Admission, IdempotencyKey
 from runner.jobs import CORES_NOT_NAMED, UPLOADED, Job, JobStatus
 from runner.ports import PinnedWorkflow
+from runner.trace_context import JobTrace, trace_id_of
 from runner.workflow_folder import UnusableWorkflow, read_brought_workflow
 
 if sys.version_info >= (3, 14):
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
     from runner.access import Caller
     from runner.job_store import JobStore, Submitted
     from runner.jobs import JobSpec
+    from runner.measurements import Measurements
     from runner.ports import Engine, Workflow, WorkflowPins, WorkflowRegistry
     from runner.settings import RunnerSettings
+    from runner.spans import SpanExporter
     from runner.uploads import Upload, Uploads
 
 _NOT_SENT = "has to come with the job, as the part `workflow` of multipart/form-data"
@@ -62,8 +66,13 @@ class Submissions:
         uploads: Uploads,
         engine: Engine,
         tenant_bytes: Callable[[str], int | None],
+        measurements: Measurements,
+        spans: SpanExporter | None = None,
     ) -> None:
-        """`tenant_bytes` tells what the files of a tenant's jobs take; None while nobody knows."""
+        """`tenant_bytes` tells what the files of a tenant's jobs take; None while nobody knows.
+
+        `spans` decides which traces are told; without one none are.
+        """
         self._settings = settings
         self._store = store
         self._workflows = workflows
@@ -71,6 +80,8 @@ class Submissions:
         self._uploads = uploads
         self._engine = engine
         self._tenant_bytes = tenant_bytes
+        self._measurements = measurements
+        self._spans = spans
 
     def submit(
         self, spec: JobSpec, *, workflow: PinnedWorkflow | None, idempotency_key: str | None, caller: Caller
@@ -203,9 +214,10 @@ class Submissions:
             retries_left=spec.max_retries,
             workflow_version=pinned.version,
             workflow_commit=pinned.workflow.commit,
+            trace=self._trace(job_id, caller, now),
         )
         used_bytes = self._tenant_bytes(job.tenant)
-        return self._store.add(
+        future = self._store.add(
             job,
             key=key,
             max_pending=self._settings.max_pending,
@@ -213,6 +225,19 @@ class Submissions:
             used_bytes=None if used_bytes is None else used_bytes + more_bytes,
             audit=audit_of(caller, Action.JOB_SUBMITTED, job.id, tenant=job.tenant, at=now),
         )
+        future.add_done_callback(self._count)
+        return future
+
+    def _count(self, future: Future[Submitted]) -> None:
+        if not future.cancelled() and future.exception() is None and not future.result().replayed:
+            self._measurements.submitted.add(future.result().job.spec.workflow)
+
+    def _trace(self, job_id: str, caller: Caller, now: datetime) -> JobTrace | None:
+        if self._spans is None:
+            return None if caller.trace is None else JobTrace.handed_on(caller.trace)
+        trace_id = caller.trace.trace_id if caller.trace is not None else trace_id_of(job_id)
+        is_sampled = self._spans.is_sampled(trace_id, caller.trace, SUBMIT)
+        return JobTrace.begun(job_id, caller.trace, is_sampled=is_sampled, asked_at=caller.asked_at or now)
 
     def _may_be_stored(self, job_id: str) -> bool:
         """A commit that was denied may have been done all the same."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from runner.job_store import JobStore
     from runner.jobs import JobEvent
     from runner.log_store import LogStore
+    from runner.measurements import Measurements
     from runner.ports import Backend, Engine, EventBus, Observation, WorkflowPins
     from runner.quotas import CoreQuotas
     from runner.settings import RunnerSettings
@@ -64,6 +65,7 @@ class Supervisor:
         isolation: Callable[[], str],
         side_runs: SideRuns,
         held: HeldJobs,
+        measurements: Measurements,
     ) -> None:
         """`isolation` is what is told of a job that is started now."""
         self._settings = settings
@@ -76,10 +78,13 @@ class Supervisor:
         self._isolation = isolation
         self._side_runs = side_runs
         self._held = held
+        self._measurements = measurements
         self._queue = CoreQueue(store, quotas, settings.max_cores)
         self._occupied = OccupiedCores(store, self._queue)
         self._jobs = ActiveJobs(self._queue, self._occupied)
-        self._recorder = Recorder(store, self._jobs, release=self._release, wake=backend.wake)
+        self._recorder = Recorder(
+            store, self._jobs, release=self._release, wake=backend.wake, measurements=measurements
+        )
         self._results = AttemptResults(
             data_dir=settings.data_dir,
             engine=engine,
@@ -133,6 +138,11 @@ class Supervisor:
         """How many claimed jobs could not be started yet and wait for their next try."""
         return self._launches.postponed
 
+    @property
+    def used_cores(self) -> int:
+        """The sum of the cores of running jobs, and of ended ones that left processes nobody could kill."""
+        return self._queue.used
+
     def close(self) -> None:
         """Stop supervising; jobs go on and are found again at the next start."""
         self._unsubscribe()
@@ -175,6 +185,7 @@ class Supervisor:
     def _turn(self) -> None:
         for handle, observation in self._backend.wait(self._timeout_s()):
             if not self._side_runs.observed(handle, observation):
+                self._measurements.end_seen(observation)
                 self._observed(handle, observation)
         self._side_runs.turn()
         self._end_those_read()
@@ -275,6 +286,7 @@ class Supervisor:
                 self._results.forget(handle)
                 self._recorder.end(handle, cancelled_before_start())
             case NotStarted():
+                self._measurements.launches.add("refused")
                 self._launches.postpone(handle)
             case Ended() | Lost():
                 if isinstance(observation, Ended) and observation.record.survivors:
@@ -287,6 +299,7 @@ class Supervisor:
         """Take down how it ended: at once, or when all that it told has been read."""
         outcome = self._results.outcome(active.job, active.handle, observation)
         if outcome is not None:
+            self._measurements.log_ended(active.job, observation)
             self._recorder.end(active.handle, outcome)
 
     def _end_those_read(self) -> None:
@@ -324,6 +337,9 @@ class Supervisor:
         for job in self._store.update(updates).result():
             if job is not None:  # else it was cancelled in between
                 self._launches.add(self._jobs.take(job))
+        for job in chosen:
+            if job.id in self._jobs:
+                self._measurements.job_claimed(job, now)
         self._may_claim = True  # until nothing more fits
 
     # ------------------------------------------------------------ launching
@@ -342,17 +358,20 @@ class Supervisor:
                 self._launching.launch(active.job, handle)
             except BackendUnavailable as error:
                 _log.warning("supervisor.backend_unavailable", detail=str(error))
+                self._measurements.launches.add("postponed")
                 for each in (handle, *due):
                     self._launches.add(each)
                 self._retry_later()
                 return
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others waiting
                 detail = failure(error, handle)
+                self._measurements.launches.add("postponed" if detail is None else "failed")
                 if detail is None:
                     self._launches.postpone(handle)
                 else:
                     self._fail_launch(handle, detail)
             else:
+                self._measurements.launches.add("asked")
                 self._results.watch(handle)
 
     def _fail_launch(self, handle: Handle, detail: str) -> None:

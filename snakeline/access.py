@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import to_json
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from api import settings as api_settings
 from api.access_documents import key_document, quota_document
@@ -20,7 +18,7 @@ from runner.callers_access import CallersAccess
 from runner.errors import InvalidAccess, RunnerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from runner.access import ApiKey
 
@@ -68,66 +66,47 @@ def scopes(text: str) -> frozenset[Scope]:
     return frozenset(map(Scope, named))
 
 
-def create(name: str, scope_names: str, tenant: str | None, expires: str | None) -> tuple[ApiKey, str]:
-    """A new key and its text. Raises Failed, SettingsError."""
+def create(name: str, scope_names: str, tenant: str | None, expires: str | None) -> dict[str, Any]:
+    """A new key, its text as `key`. Raises Failed, SettingsError."""
     wanted = scopes(scope_names)
     expires_at = None if expires is None else datetime.now(UTC) + timedelta(seconds=seconds(expires))
     with opened() as access:
-        return access.create_key(name=name, scopes=wanted, tenant=tenant, expires_at=expires_at)
+        made, text = access.create_key(name=name, scopes=wanted, tenant=tenant, expires_at=expires_at)
+    return _created(made, text)
 
 
-def rotate(prefix: str, overlap: str | None) -> tuple[ApiKey, str]:
-    """The key in the place of the old one, and its text. Raises Failed, SettingsError."""
+def rotate(prefix: str, overlap: str | None) -> dict[str, Any]:
+    """The key in the place of the old one, its text as `key`. Raises Failed, SettingsError."""
     overlap_s = 0.0 if overlap is None else seconds(overlap)
     with opened() as access:
-        return access.rotate_key(prefix, overlap_s=overlap_s)
+        made, text = access.rotate_key(prefix, overlap_s=overlap_s)
+    return _created(made, text)
 
 
-def show_created(key: ApiKey, text: str, *, as_json: bool) -> None:
-    """The key's text alone on standard output, ready for a script; what it is on standard error."""
-    if as_json:
-        _print_json({**key_document(key, datetime.now(UTC)), "key": text})
-        return
-    until = f", until {_day(key.expires_at)}" if key.expires_at else ""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{key.prefix}: {key.name}, tenant {key.tenant}, {_listed(key)}{until}. Shown this once:",
-        markup=False,
-    )
-    print(text)
+def revoke(prefix: str) -> None:
+    """Raises Failed, SettingsError."""
+    with opened() as access:
+        access.revoke_key(prefix)
 
 
-def show_keys(keys: Sequence[ApiKey], *, as_json: bool) -> None:
+def keys() -> list[dict[str, Any]]:
+    """All of them, without their secrets. Raises Failed, SettingsError."""
     now = datetime.now(UTC)
-    documents = [key_document(key, now) for key in keys]
-    if as_json:
-        _print_json({"items": documents, "total": len(documents)})
-        return
-    rows = [
-        (
-            key.prefix,
-            key.name,
-            key.tenant,
-            _listed(key),
-            told["status"],
-            _day(key.created_at),
-            _day(key.expires_at),
-        )
-        for key, told in zip(keys, documents, strict=True)
-    ]
-    _table(("Prefix", "Name", "Tenant", "Scopes", "Status", "Created", "Expires"), rows)
+    with opened() as access:
+        return [_plain(key_document(key, now)) for key in access.keys()]  # noqa: SIM118 - no dict
 
 
-def show_tenants(tenants: Sequence[tuple[str, Quota]], *, as_json: bool) -> None:
-    documents = [quota_document(name, quota) for name, quota in tenants]
-    if as_json:
-        _print_json({"items": documents, "total": len(documents)})
-        return
-    names = ("name", "max_cores", "max_pending", "max_gb")
-    rows = [tuple(_BY_SETTINGS if each[n] is None else str(each[n]) for n in names) for each in documents]
-    _table(("Tenant", "Cores", "Pending", "GB"), rows)
+def tenants() -> list[dict[str, Any]]:
+    """All of them with their quotas. Raises Failed, SettingsError."""
+    with opened() as access:
+        return [_plain(quota_document(name, quota)) for name, quota in access.quotas()]
 
 
-def set_quota(tenant: str, cores: str | None, pending: str | None, gb: str | None) -> tuple[str, Quota]:
+def _created(key: ApiKey, text: str) -> dict[str, Any]:
+    return _plain({**key_document(key, datetime.now(UTC)), "key": text})
+
+
+def set_quota(tenant: str, cores: str | None, pending: str | None, gb: str | None) -> dict[str, Any]:
     """Change what is named of a tenant's quota; `default` gives it back to the settings. Raises Failed."""
     with opened() as access:
         before = dict(access.quotas()).get(tenant, Quota())
@@ -137,7 +116,7 @@ def set_quota(tenant: str, cores: str | None, pending: str | None, gb: str | Non
             _limit("--gb", gb, before.max_bytes, lambda text: round(float(text) * _GIB)),
         )
         access.set_quota(tenant, after)
-        return tenant, after
+    return _plain(quota_document(tenant, after))
 
 
 def _limit(option: str, text: str | None, before: int | None, parse: Callable[[str], int]) -> int | None:
@@ -154,24 +133,7 @@ def _limit(option: str, text: str | None, before: int | None, parse: Callable[[s
     return value
 
 
-def _listed(key: ApiKey) -> str:
-    return ",".join(scope.value for scope in Scope if scope in key.scopes)
-
-
-def _day(at: datetime | None) -> str:
-    return "never" if at is None else at.strftime("%Y-%m-%d %H:%M")
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    print(to_json(document, indent=2).decode())
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*headings, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in table.columns:
-        column.overflow = "fold"
-    table.columns[0].no_wrap = True
-    table.columns[0].min_width = max((len(row[0]) for row in rows), default=0)  # to be typed again
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+def _plain(document: dict[str, Any]) -> dict[str, Any]:
+    """As it comes over the wire."""
+    found: dict[str, Any] = json.loads(to_json(document))
+    return found

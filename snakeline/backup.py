@@ -1,11 +1,11 @@
-"""`snakeline backup` and `snakeline restore`: what they did, in words."""
+"""`snakeline backup`, `restore` and `upgrade`: what they did, in words."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from api import settings as api_settings
-from runner import backup
+from runner import backup, upgrade
 from runner.errors import RunnerError
 from runner.jobs import JobStatus
 
@@ -47,8 +47,22 @@ def put_back(file: Path) -> str:
     return "\n".join(lines)
 
 
+def bring_up(copy: Path | None) -> str:
+    """Upgrade the store, as a start would. Raises Failed, SettingsError."""
+    try:
+        done = upgrade.upgrade(api_settings.from_environment().runner(), copy)
+    except (backup.BackupRefused, RunnerError) as error:
+        raise Failed(str(error)) from error
+    if done.before is None:
+        return f"{done.store}: of revision {done.after} already"
+    return (
+        f"{done.store}: upgraded from revision {done.before} to {done.after}\n"
+        f"As it was before it is kept as {done.copy}."
+    )
+
+
 def _upgrade(contents: Contents) -> str:
-    return "" if contents.is_current else "upgrades it, then "
+    return "" if contents.is_current else "copies and upgrades it, then "
 
 
 def _plans(contents: Contents) -> str:

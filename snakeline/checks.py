@@ -36,7 +36,8 @@ def run() -> Report:
     return Report((Check("settings", ok=True, detail="valid"), callers, *checkup.check(given.runner())))
 
 
-def show(report: Report, *, as_json: bool) -> None:
+def show(report: Report, *, as_json: bool, quiet: bool = False) -> None:
+    """With `quiet` what is wrong alone."""
     if as_json:
         document = {"ok": report.ok, "checks": [asdict(check) for check in report.checks]}
         print(json.dumps(document, indent=2))
@@ -46,6 +47,8 @@ def show(report: Report, *, as_json: bool) -> None:
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
     for check in report.checks:
+        if quiet and check.ok:
+            continue
         mark = Text("✓ ok", "green") if check.ok else Text("✗ wrong", "red")
         table.add_row(mark, check.name, Text(check.detail))
     Console(highlight=False).print(table)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gc
+import io
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from snakeline.access_commands import keys, tenants
+from snakeline.commands.register import add_to
+from snakeline.commands.session import AsJson, Quiet, print_json
+from snakeline.workflow_commands import workflows
 
 app = typer.Typer(
     name="snakeline",
@@ -20,21 +22,63 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-
-keys = typer.Typer(help="Make, list, replace and revoke API keys.", no_args_is_help=True)
-tenants = typer.Typer(help="List tenants and set their quotas.", no_args_is_help=True)
-workflows = typer.Typer(help="List, fetch and check the registered workflows.", no_args_is_help=True)
+add_to(app)
+app.add_typer(workflows, name="workflows")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
-app.add_typer(workflows, name="workflows")
 
 EXIT_UNUSABLE_SETTINGS = 2
+_OURS = ("api", "runner", "snakeline", "mock_snakemake")
+
+
+if TYPE_CHECKING:
+    from typer.models import CommandInfo
 
 
 def main() -> None:
     """The entry point of the console script."""
-    app(prog_name="snakeline")
+    gc.disable()  # what a command makes of garbage before its end is little; the service looks for its own
+    _keep(sys.argv[1:2])
+    _prepare_output()
+    try:
+        app(prog_name="snakeline")
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] in _OURS:
+            raise
+        sys.exit(
+            f"snakeline: {missing.name} is not installed: this command needs what the service needs. "
+            "pip install 'snakeline[server]'"
+        )
+
+
+def _prepare_output() -> None:
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        # PYTHONUNBUFFERED: what is written to it may be written in part, and nobody would notice.
+        buffered = io.BufferedWriter(sys.stdout.detach())  # type: ignore[union-attr]
+        sys.stdout = io.TextIOWrapper(buffered, encoding="utf-8", line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show it gets its code
+
+
+@app.callback()
+def _group() -> None:
+    """Keep commands under their names, also where there is only one."""
+
+
+def _keep(wanted: list[str]) -> None:
+    """Leave out all commands but the wanted one: to prepare each takes a millisecond or two."""
+    commands = [c for c in app.registered_commands if [_name(c)] == wanted]
+    groups = [g for g in app.registered_groups if [g.name] == wanted]
+    if commands or groups:
+        app.registered_commands, app.registered_groups = commands, groups
+
+
+def _name(command: CommandInfo) -> str:
+    function = getattr(command.callback, "__name__", "")
+    return command.name or function.replace("_", "-")
 
 
 def _stop(message: str, code: int) -> NoReturn:
@@ -43,12 +87,30 @@ def _stop(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _tell(text: str, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_json({"ok": True, "told": text.splitlines()})
+    elif not quiet:
+        typer.echo(text)
+
+
 @app.command()
-def serve() -> None:
+def serve(
+    *,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Start it again when it crashed, as a supervisor of services does."),
+    ] = False,
+) -> None:
     """Start the service in the foreground; Ctrl-C or SIGTERM stops it.
 
     What becomes of running jobs then is SNAKELINE_ON_SHUTDOWN: they go on without it, or resume later.
     """
+    if restart:
+        from snakeline.restarter import become_restarter
+
+        become_restarter()
+
     from api import settings
 
     try:
@@ -66,7 +128,8 @@ def serve() -> None:
 @app.command()
 def check(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Look for damage in the store and in jobs' files instead.")
     ] = False,
@@ -85,13 +148,13 @@ def check(
     if yes and not repair:
         raise typer.BadParameter("--yes goes with --repair")
     if repair:
-        _repair(apply=yes, as_json=as_json)
+        _repair(apply=yes, as_json=as_json, quiet=quiet)
     report = checks.run()
-    checks.show(report, as_json=as_json)
+    checks.show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(0 if report.ok else 1)
 
 
-def _repair(*, apply: bool, as_json: bool) -> NoReturn:
+def _repair(*, apply: bool, as_json: bool, quiet: bool) -> NoReturn:
     from api.settings import SettingsError
     from snakeline import repair as repairs
 
@@ -99,7 +162,7 @@ def _repair(*, apply: bool, as_json: bool) -> NoReturn:
         done = repairs.run(apply=apply)
     except (SettingsError, repairs.Failed) as error:
         _stop(str(error), EXIT_UNUSABLE_SETTINGS)
-    repairs.show(done, as_json=as_json)
+    repairs.show(done, as_json=as_json, quiet=quiet)
     raise typer.Exit(0 if done.ok else 1)
 
 
@@ -108,13 +171,15 @@ def backup(
     file: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Copy the store (every job's row, not its files) to FILE, consistent while a service runs."""
     from api.settings import SettingsError
     from snakeline import backup as backups
 
     try:
-        typer.echo(backups.take(file, force=force))
+        _tell(backups.take(file, force=force), as_json=as_json, quiet=quiet)
     except (SettingsError, backups.Failed) as error:
         _stop(str(error), EXIT_UNUSABLE_SETTINGS)
 
@@ -122,13 +187,36 @@ def backup(
 @app.command()
 def restore(
     file: Annotated[Path, typer.Argument(help="What `snakeline backup` has written.", show_default=False)],
+    *,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Put a backup in the store's place. Stop the service first; what was there is kept beside it."""
     from api.settings import SettingsError
     from snakeline import backup as backups
 
     try:
-        typer.echo(backups.put_back(file))
+        _tell(backups.put_back(file), as_json=as_json, quiet=quiet)
+    except (SettingsError, backups.Failed) as error:
+        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
+
+
+@app.command()
+def upgrade(
+    *,
+    copy: Annotated[
+        Path | None,
+        typer.Option(help="Where to keep the store as it was before; by default beside it.", metavar="FILE"),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Upgrade the store of an older version, as the next start would. Stop the service first."""
+    from api.settings import SettingsError
+    from snakeline import backup as backups
+
+    try:
+        _tell(backups.bring_up(copy), as_json=as_json, quiet=quiet)
     except (SettingsError, backups.Failed) as error:
         _stop(str(error), EXIT_UNUSABLE_SETTINGS)
 
@@ -149,175 +237,25 @@ def demo(
     svg: Annotated[
         str | None, typer.Option(metavar="FILE", hidden=True, help="Also save what was shown as a picture.")
     ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Start a service of its own, run ten jobs through it over REST, and leave nothing behind."""
     from snakeline import demo as show
 
     try:
-        show.run(engine=engine, snakemake=snakemake, keep=keep, svg=svg)
+        show.run(engine=engine, snakemake=snakemake, keep=keep, svg=svg, as_json=as_json, quiet=quiet)
     except show.DemoFailed as error:
         _stop(str(error), 1)
 
 
-@contextmanager
-def _telling_failures() -> Iterator[None]:
-    """End with one line on stderr where the command cannot do what it is asked to."""
-    from api.settings import SettingsError
-    from snakeline import access
-
-    try:
-        yield
-    except SettingsError as error:
-        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
-    except access.Failed as error:
-        _stop(str(error), 1)
-
-
-_AS_JSON = typer.Option("--json", help="Print one JSON document instead of text.")
-_PREFIX = typer.Argument(metavar="PREFIX", help="The key's part before the dot.", show_default=False)
-
-
-@keys.command("create")
-def create_key(
-    *,
-    name: Annotated[str, typer.Option(help="Who will use it.", show_default=False)],
-    scopes: Annotated[str, typer.Option(help="What it may do: read, submit, admin.")] = "read,submit",
-    tenant: Annotated[str | None, typer.Option(help="Whose jobs it sees; * for every tenant.")] = None,
-    expires: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long it is good, as in 90d or 12h.")
-    ] = None,
-    as_json: Annotated[bool, _AS_JSON] = False,
-) -> None:
-    """Make a key. It is shown once, alone on standard output, and stored as a digest."""
-    from snakeline import access
-
-    with _telling_failures():
-        key, text = access.create(name, scopes, tenant, expires)
-        access.show_created(key, text, as_json=as_json)
-
-
-@keys.command("list")
-def list_keys(*, as_json: Annotated[bool, _AS_JSON] = False) -> None:
-    """List all keys, without their secrets."""
-    from snakeline import access
-
-    with _telling_failures(), access.opened() as opened:
-        access.show_keys(opened.keys(), as_json=as_json)
-
-
-@keys.command("revoke")
-def revoke_key(prefix: Annotated[str, _PREFIX]) -> None:
-    """End a key at once: a running service refuses it from the next request on."""
-    from snakeline import access
-
-    with _telling_failures(), access.opened() as opened:
-        opened.revoke_key(prefix)
-    typer.echo(f"{prefix} is revoked.")
-
-
-@keys.command("rotate")
-def rotate_key(
-    prefix: Annotated[str, _PREFIX],
-    *,
-    overlap: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long the old key stays good, as in 1d.")
-    ] = None,
-    as_json: Annotated[bool, _AS_JSON] = False,
-) -> None:
-    """Make a new key in a key's place: same name, tenant, scopes and length of time."""
-    from snakeline import access
-
-    with _telling_failures():
-        key, text = access.rotate(prefix, overlap)
-        access.show_created(key, text, as_json=as_json)
-
-
-@contextmanager
-def _telling_workflow_failures() -> Iterator[None]:
-    from api.settings import SettingsError
-    from snakeline import workflows as registered
-
-    try:
-        yield
-    except SettingsError as error:
-        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
-    except registered.Failed as error:
-        _stop(str(error), 1)
-
-
-@workflows.command("list")
-def list_workflows(*, as_json: Annotated[bool, _AS_JSON] = False) -> None:
-    """List what is in SNAKELINE_WORKFLOWS_DIR, usable or not."""
-    from snakeline import workflows as registered
-
-    with _telling_workflow_failures():
-        registered.show_listed(registered.listed(), as_json=as_json)
-
-
-@workflows.command("fetch")
-def fetch_workflows(
-    name: Annotated[str | None, typer.Argument(help="One workflow; by default all.")] = None,
-) -> None:
-    """Fetch the commits that NAME.git.toml files name. A running service uses them from then on.
-
-    Exit code 1 when one could not be fetched.
-    """
-    from snakeline import workflows as registered
-
-    ok = True
-    with _telling_workflow_failures():
-        for pin, told, is_there in registered.fetch_pinned(name):
-            ok = ok and is_there
-            typer.echo(f"{pin.name} {pin.commit[:12]}: {told}")
-    raise typer.Exit(0 if ok else 1)
-
-
-@workflows.command("check")
-def check_workflows(
-    name: Annotated[str | None, typer.Argument(help="One workflow; by default all.")] = None,
-    *,
-    strict: Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")] = False,
-    as_json: Annotated[bool, _AS_JSON] = False,
-) -> None:
-    """Check workflows: their files, Snakemake's lints, and a dry run with the schema's defaults.
-
-    It runs the workflows' own code, as you. Exit code 1 when something keeps jobs from running.
-    """
-    from snakeline import workflows as registered
-
-    with _telling_workflow_failures():
-        ok = registered.show_checked(registered.check(name), as_json=as_json, strict=strict)
-    raise typer.Exit(0 if ok else 1)
-
-
-@tenants.command("list")
-def list_tenants(*, as_json: Annotated[bool, _AS_JSON] = False) -> None:
-    """List every tenant that has a job, a key or a quota."""
-    from snakeline import access
-
-    with _telling_failures(), access.opened() as opened:
-        access.show_tenants(opened.quotas(), as_json=as_json)
-
-
-@tenants.command("set")
-def set_tenant(
-    tenant: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
-    *,
-    cores: Annotated[str | None, typer.Option(help="Cores of its running jobs together.")] = None,
-    pending: Annotated[str | None, typer.Option(help="Pending jobs.")] = None,
-    gb: Annotated[str | None, typer.Option(help="GiB of its jobs' files.")] = None,
-    as_json: Annotated[bool, _AS_JSON] = False,
-) -> None:
-    """Change what is named of a tenant's quota; `default` gives it back to the settings."""
-    from snakeline import access
-
-    with _telling_failures():
-        access.show_tenants([access.set_quota(tenant, cores, pending, gb)], as_json=as_json)
-
-
 @app.command()
-def version() -> None:
-    """Print the versions of Snakeline and Python."""
+def version(*, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Print the versions of Snakeline and Python. --quiet: that of Snakeline alone."""
     from importlib.metadata import version as installed
 
-    typer.echo(f"snakeline {installed('snakeline')} (Python {sys.version.split()[0]})")
+    ours, python = installed("snakeline"), sys.version.split()[0]
+    if as_json:
+        print_json({"snakeline": ours, "python": python})
+    else:
+        typer.echo(ours if quiet else f"snakeline {ours} (Python {python})")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gc
+import json
 import re
 import shutil
 import signal
@@ -56,14 +58,26 @@ class Planned:
     parameters: Mapping[str, Any]
 
 
-def run(*, engine: EngineName, snakemake: str, keep: bool, svg: str | None) -> None:
-    """Show the whole life of ten jobs. Raises DemoFailed; on any way out nothing is left running."""
+def run(
+    *,
+    engine: EngineName,
+    snakemake: str,
+    keep: bool,
+    svg: str | None,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Show the whole life of ten jobs. Raises DemoFailed; on any way out nothing is left running.
+
+    With `as_json` the ended jobs are printed instead, with `quiet` nothing.
+    """
     if engine == "mock":
         # Its runs only sleep, so all of them fit on any machine.
         settings = {"ENGINE": "mock", "MAX_CORES": str(JOBS), "MOCK_MIN_S": "1", "MOCK_MAX_S": "3"}
     else:
         settings = {"ENGINE": "snakemake", "SNAKEMAKE": _found(snakemake)}
-    console = Console(highlight=False, record=svg is not None)
+    gc.enable()  # the command has none at its start
+    console = Console(highlight=False, record=svg is not None, quiet=as_json or quiet)
     interrupts: list[int] = []
 
     def interrupt(number: int, _frame: object) -> None:
@@ -75,7 +89,7 @@ def run(*, engine: EngineName, snakemake: str, keep: bool, svg: str | None) -> N
     directory = Path(tempfile.mkdtemp(prefix="snakeline-demo-"))
     try:
         with ServiceProcess(directory, settings) as service:
-            _show(console, service, directory, engine)
+            ended = _show(console, service, directory, engine)
             if interrupts:  # what a destructor or a callback raises is printed, and goes no further
                 raise KeyboardInterrupt
     except (ClientError, ServiceFailed) as error:
@@ -85,6 +99,8 @@ def run(*, engine: EngineName, snakemake: str, keep: bool, svg: str | None) -> N
             console.print(f"Kept: {directory}", soft_wrap=True)
         else:
             shutil.rmtree(directory)
+    if as_json:
+        print(json.dumps({"engine": engine, "jobs": [dict(job.raw) for job in ended]}, indent=2))
     if svg is not None:
         picture = console.export_svg(title=f"snakeline demo --engine {engine}")
         # Without the fonts that would be fetched from elsewhere: the reader's own will do.
@@ -113,7 +129,7 @@ def _plan(engine: EngineName) -> Sequence[Planned]:
     ]
 
 
-def _show(console: Console, service: ServiceProcess, directory: Path, engine: EngineName) -> None:
+def _show(console: Console, service: ServiceProcess, directory: Path, engine: EngineName) -> list[Job]:
     version = service.require_ready()["engine"]["version"]
     what = _WHAT_RUNS[engine] + (f" {version}" if engine == "snakemake" else "")
     client = service.client
@@ -147,6 +163,7 @@ def _show(console: Console, service: ServiceProcess, directory: Path, engine: En
         if counts["completed"] < JOBS:
             raise DemoFailed("Not every job of the real workflow completed; the table above says which.")
         _show_result(console, directory, ended[_SHOWN_RESULT])
+    return ended
 
 
 def _lines(client: Client, job: Job) -> Iterator[str]:

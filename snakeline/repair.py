@@ -29,7 +29,8 @@ def run(*, apply: bool) -> Repair:
         raise Failed(str(error)) from error
 
 
-def show(done: Repair, *, as_json: bool) -> None:
+def show(done: Repair, *, as_json: bool, quiet: bool = False) -> None:
+    """With `quiet` what is damaged alone."""
     if as_json:
         findings = [_document(finding) for finding in done.findings]
         print(json.dumps({"ok": done.ok, "applied": done.applied, "findings": findings}, indent=2))
@@ -42,7 +43,8 @@ def show(done: Repair, *, as_json: bool) -> None:
     for kind, count in shown.items():
         if count > _SHOWN_OF_A_KIND:
             print(f"… and {count - _SHOWN_OF_A_KIND} more: {kind} (--json lists them all)")
-    print(_summary(done))
+    if not quiet:
+        print(_summary(done))
 
 
 def _line(finding: Finding, *, applied: bool) -> str:

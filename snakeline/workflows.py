@@ -7,9 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from api import settings as api_settings
 from runner import bootstrap
@@ -86,10 +84,12 @@ def listed() -> list[dict[str, Any]]:
     return documents
 
 
-def show_checked(checked: Iterable[CheckedWorkflow], *, as_json: bool, strict: bool) -> bool:
+def show_checked(
+    checked: Iterable[CheckedWorkflow], *, as_json: bool, strict: bool, quiet: bool = False
+) -> bool:
     """Print what was found, each as soon as it is known; whether all is well.
 
-    With `strict` a warning is as bad as an error.
+    With `strict` a warning is as bad as an error. With `quiet` those are told alone that are not well.
     """
     bad = ("error", "warning") if strict else ("error",)
     documents, all_ok = [], True
@@ -98,7 +98,7 @@ def show_checked(checked: Iterable[CheckedWorkflow], *, as_json: bool, strict: b
         ok = not any(finding.level in bad for finding in each.findings)
         all_ok = all_ok and ok
         documents.append({**asdict(each), "ok": ok})
-        if not as_json:
+        if not as_json and not (quiet and ok):
             console.print(f"{'[green]ok[/green]' if ok else '[red]not ok[/red]'}  {each.name}")
             for finding in each.findings:
                 console.print(f"    {_MARKS[finding.level]}  {finding.about}:", end=" ")
@@ -106,20 +106,6 @@ def show_checked(checked: Iterable[CheckedWorkflow], *, as_json: bool, strict: b
     if as_json:
         print(to_json({"items": documents, "ok": all_ok}, indent=2).decode())
     return all_ok
-
-
-def show_listed(documents: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        print(to_json({"items": documents, "total": len(documents)}, indent=2).decode())
-        return
-    table = Table(
-        "Name", "Source", "State", "Description", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
-    )
-    for each in documents:
-        source = "folder" if each["commit"] is None else f"git {each['commit'][:12]}"
-        state = "usable" if each["usable"] else "not fetched" if each["fetched"] is False else "unusable"
-        table.add_row(each["name"], source, state, each["description"].split(". ")[0])
-    Console(highlight=False, markup=False).print(table)
 
 
 def _names(registry: FolderRegistry, name: str | None, where: object) -> tuple[str, ...]:

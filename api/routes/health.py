@@ -12,7 +12,7 @@ from api.callers import Scraper, Visitor
 from api.documents import example, problems
 from api.problems import NOT_READY, Problem
 from api.representations import JSON, json_response, readiness_document
-from api.state import in_thread, state_of
+from api.state import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,10 +103,8 @@ def _without_paths(readiness: Readiness, hidden: Callable[[str], str]) -> Readin
 async def get_metrics(request: Request, _scraper: Scraper) -> Response:
     """Answers also while the store does not; what cannot be told then is left out."""
     state = state_of(request)
-    readiness = await state.readiness.get()
-    figures = await in_thread(state.figures)
     return Response(
-        metrics.exposition(readiness, figures, state.problems, state.connections, state.streams),
+        await state.metrics.get(),
         media_type=metrics.CONTENT_TYPE,
         headers={"Cache-Control": "no-store"},
     )

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api import schemas
@@ -36,9 +37,13 @@ _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
 def known_id(job_id: str) -> str:
-    """The id, if it can be one of ours. Raises JobNotFound without asking the store."""
+    """The id, if it can be one of ours; the request's log lines then name it.
+
+    Raises JobNotFound without asking the store.
+    """
     if _UUID7.fullmatch(job_id) is None:
         raise JobNotFound(job_id[:100])
+    structlog.contextvars.bind_contextvars(job_id=job_id)
     return job_id
 
 
@@ -91,6 +96,7 @@ async def submit_job(
     else:
         spec = (await read_model(request, schemas.SubmitJob, state.stop)).spec()
         submitted = await _submit(request, state, jobs, spec, idempotency_key)
+    structlog.contextvars.bind_contextvars(job_id=submitted.job.id)
     headers = {"Location": f"/jobs/{submitted.job.id}"}
     if submitted.replayed:
         headers["Idempotent-Replayed"] = "true"

@@ -9,7 +9,7 @@ import select
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -20,6 +20,7 @@ from runner.backends.launcher_choice import LauncherChoice
 from runner.backends.launcher_process import Forked, Gone, Ready, Refused, Unseen
 from runner.backends.survivor_watch import SurvivorWatch
 from runner.errors import BackendUnavailable
+from runner.histograms import Histogram
 from runner.isolation.confinement import Measures
 from runner.ports import Ended, Handle, Lost, NotStarted, Observation, Running, Vacated
 
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _LOOK_AGAIN_S = 1.0
+
+
+class _Asked(NamedTuple):
+    handle: Handle
+    at: float  # on the monotonic clock
 
 
 class LocalBackend:
@@ -57,6 +63,7 @@ class LocalBackend:
         monitor: Monitor | None = None,
         nudge_every_s: float = 10.0,
         launcher_within_s: float = 10.0,
+        launch_latency: Histogram | None = None,
     ) -> None:
         """`nudge_every_s`: how soon a shim that was stopped, by its own job or by mistake, is made to go on.
 
@@ -71,6 +78,7 @@ class LocalBackend:
         self._monitor = monitor
         self._nudge_every_s = nudge_every_s
         self._launcher_within_s = launcher_within_s
+        self._launch_latency = launch_latency or Histogram()
         self._choice = LauncherChoice(
             python=python, warm=warm, open_files=open_files, measures=measures, monitor=monitor
         )
@@ -82,7 +90,7 @@ class LocalBackend:
         self._pidfds: dict[Handle, int] = {}
         self._pids: dict[Handle, int] = {}
         self._handles: dict[int, Handle] = {}  # by pidfd
-        self._launching: dict[str, Handle] = {}  # by attempt directory
+        self._launching: dict[str, _Asked] = {}  # by attempt directory
         self._stops: dict[Handle, tuple[StopReason, bool]] = {}  # not yet ended; why, and whether forced
         self._unwatched: set[Handle] = set()  # runs, but the kernel would not name its process
         self._found: list[tuple[Handle, Observation]] = []
@@ -110,7 +118,7 @@ class LocalBackend:
 
     def _request_shim(self, handle: Handle, files: AttemptFiles) -> None:
         launcher = self._current_launcher()
-        self._launching[files.directory] = handle
+        self._launching[files.directory] = _Asked(handle, time.monotonic())
         launcher.request(files.directory)
 
     def _current_launcher(self) -> LauncherProcess:
@@ -331,38 +339,48 @@ class LocalBackend:
                             "launcher.engine_runs_cold", python=launcher.spec.python, reason=obstacle
                         )
                 case Forked(directory, pid, pidfd):
-                    handle = self._launching.pop(directory, None)
+                    handle = self._answered(directory)
                     if handle is None or handle in self._pidfds:
                         os.close(pidfd)
                     else:
                         self._keep(handle, pid, pidfd)
                 case Unseen(directory):
-                    handle = self._launching.pop(directory, None)
+                    handle = self._answered(directory)
                     if handle is not None:
                         self._unwatched.add(handle)
                 case Refused(directory, detail):
-                    handle = self._launching.pop(directory, None)
-                    _log.warning("launcher.refused", directory=directory, detail=detail)
+                    asked = self._launching.pop(directory, None)
+                    handle = asked.handle if asked is not None else None
+                    job_id = handle.job_id if handle is not None else None
+                    _log.warning("launcher.refused", job_id=job_id, directory=directory, detail=detail)
                     if handle is not None:
                         self._stops.pop(handle, None)
                         self._found.append((handle, NotStarted()))
                 case Gone(unanswered):
                     self._replace_launcher(launcher, unanswered)
 
+    def _answered(self, directory: str) -> Handle | None:
+        """Whose process is there; None if nobody waits for it. How long it took is counted."""
+        asked = self._launching.pop(directory, None)
+        if asked is None:
+            return None
+        self._launch_latency.observe(time.monotonic() - asked.at)
+        return asked.handle
+
     def _replace_launcher(self, launcher: LauncherProcess, unanswered: tuple[str, ...]) -> None:
         """It may have forked a shim without living to tell: look at each attempt before asking again."""
         _log.warning("launcher.ended", pid=launcher.pid, unanswered=len(unanswered))
         self._choice.has_ended(launcher)
         for directory in unanswered:
-            handle = self._launching.get(directory)
-            if handle is not None and not isinstance(self.observe(handle), NotStarted):
-                del self._launching[directory]
-                self._look_again(handle)
+            asked = self._launching.get(directory)
+            if asked is not None and not isinstance(self.observe(asked.handle), NotStarted):
+                self._answered(directory)
+                self._look_again(asked.handle)
         try:
             self._new_launcher()
         except BackendUnavailable as error:
             _log.error("launcher.unavailable", detail=str(error))
-            self._found.extend((handle, NotStarted()) for handle in self._launching.values())
+            self._found.extend((asked.handle, NotStarted()) for asked in self._launching.values())
             self._launching.clear()
 
     # ------------------------------------------------------------ the rest

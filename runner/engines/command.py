@@ -14,6 +14,7 @@ from runner.engines import options
 from runner.engines.json_pointer import MAX_KEY, escape, is_text
 from runner.engines.offer import module_init
 from runner.errors import FieldError
+from runner.trace_context import environment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ _SELECT: Final = frozenset({"until", "omit_from"})
 def for_report(job: Job) -> Job:
     """The job without the options that make a run do something else than look at what there is."""
     kept = {name: value for name, value in job.spec.options.items() if name in _SELECT}
-    return replace(job, spec=replace(job.spec, options=kept))
+    return replace(job, spec=replace(job.spec, options=kept), trace=None)
 
 
 def for_plan(job: Job) -> Job:
@@ -128,6 +129,7 @@ def environment(job: Job, files: AttemptFiles, *, bin_dir: str) -> dict[str, str
         "PYTHONNOUSERSITE": "1",
         "SNAKELINE_JOB_ID": job.id,
         "SNAKELINE_ATTEMPT": str(job.attempt),
+        **environment_of(job.trace, job.id, job.attempt),
         **_modules(job.spec),
     }
 

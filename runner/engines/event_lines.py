@@ -123,7 +123,11 @@ class EventLines:
         """Said once for each run: the file stays as it is, for whoever wants to look."""
         if self._left_broken == _MAX_BROKEN:
             _log.warning(
-                "events.broken_line", path=self._files.events, detail="Lines that hold no event are skipped."
+                "events.broken_line",
+                job_id=os.path.basename(self._files.job_dir),
+                attempt=self._files.attempt,
+                path=self._files.events,
+                detail="Lines that hold no event are skipped.",
             )
         self._left_broken -= 1
 

@@ -7,26 +7,24 @@ from typing import TYPE_CHECKING
 
 import mock_snakemake
 from mock_snakemake import parameters as mock_parameters
-from runner.engines import command, error_text
+from runner.engines import command
 from runner.engines.json_pointer import escape
 from runner.engines.offer import Offer
-from runner.engines.run_events import EventsReader
-from runner.engines.told_tasks import ToldTasks
+from runner.engines.snakemake_dialect import SnakemakeDialect
 from runner.errors import EngineUnavailable, FieldError
 from runner.ports import Command, EngineInfo, WarmSpec
 
 if TYPE_CHECKING:
     from runner.attempt_files import AttemptFiles
     from runner.jobs import Job, JobSpec
-    from runner.ports import RunState, Workflow
+    from runner.ports import Workflow
     from runner.settings import RunnerSettings
-    from runner.tasks import Task
 
 _FOLDER = os.path.dirname(os.path.abspath(mock_snakemake.__file__))
 _PARAMETER = "mock"
 
 
-class MockEngine:
+class MockEngine(SnakemakeDialect):
     """Runs `mock_snakemake` with the service's own interpreter."""
 
     name = "mock"
@@ -57,15 +55,6 @@ class MockEngine:
                 found.append(FieldError(f"/parameters/{_PARAMETER}" + (key and "/" + escape(key)), detail))
         return found
 
-    def command(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
-        return self._command(job, workflow, files)
-
-    def plan(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
-        return self._command(command.for_plan(job), workflow, files)
-
-    def report(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
-        return self._command(command.for_report(job), workflow, files, report_to=files.report_draft)
-
     def _command(
         self, job: Job, workflow: Workflow, files: AttemptFiles, *, report_to: str | None = None
     ) -> Command:
@@ -90,18 +79,3 @@ class MockEngine:
             "MOCK_SNAKEMAKE_SUCCESS_RATE": str(mock.success_rate),
         }
         return behaviour if mock.seed is None else {**behaviour, "MOCK_SNAKEMAKE_SEED": str(mock.seed)}
-
-    def reader(self, files: AttemptFiles) -> EventsReader:
-        return EventsReader(files)
-
-    def tasks(self, files: AttemptFiles) -> ToldTasks:
-        return ToldTasks(files)
-
-    def explain(self, state: RunState, log_tail: bytes) -> str | None:
-        return error_text.explain(state, log_tail)
-
-    def written_by(self, task: Task, log_tail: bytes) -> str:
-        return error_text.written_by(task, log_tail)
-
-    def remark(self, spec: JobSpec, state: RunState, log_tail: bytes) -> str | None:
-        return None if spec.options.get("dry_run") else error_text.unfinished(state, log_tail)

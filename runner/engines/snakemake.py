@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from runner.engines import command, error_text
+from runner.engines import command
 from runner.engines.offer import Offer
-from runner.engines.run_events import EventsReader
-from runner.engines.told_tasks import ToldTasks
+from runner.engines.snakemake_dialect import SnakemakeDialect
 from runner.errors import EngineUnavailable
 from runner.ports import Command, EngineInfo, WarmSpec
 
@@ -26,9 +25,8 @@ if TYPE_CHECKING:
     from runner.attempt_files import AttemptFiles
     from runner.errors import FieldError
     from runner.jobs import Job, JobSpec
-    from runner.ports import RunState, Workflow
+    from runner.ports import Workflow
     from runner.settings import RunnerSettings
-    from runner.tasks import Task
 
 _ENGINES = os.path.dirname(os.path.abspath(__file__))
 _RUN = os.path.join(_ENGINES, "snakemake_run.py")
@@ -68,7 +66,7 @@ class _Answer:
     executors: frozenset[str] | None = None  # plugins; None where they cannot be asked for
 
 
-class SnakemakeEngine:
+class SnakemakeEngine(SnakemakeDialect):
     """Snakemake started through `snakemake_run.py`; a command that is no Python script is run as it is.
 
     That loses the events and the warm start, nothing else. Thread-safe.
@@ -142,15 +140,6 @@ class SnakemakeEngine:
         path = command.search_path(bin_dir)
         return replace(self._allowed, search_path=path, installed_executors=known)
 
-    def command(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
-        return self._command(job, workflow, files)
-
-    def plan(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
-        return self._command(command.for_plan(job), workflow, files)
-
-    def report(self, job: Job, workflow: Workflow, files: AttemptFiles) -> Command:
-        return self._command(command.for_report(job), workflow, files, report_to=files.report_draft)
-
     def _command(
         self, job: Job, workflow: Workflow, files: AttemptFiles, *, report_to: str | None = None
     ) -> Command:
@@ -170,25 +159,7 @@ class SnakemakeEngine:
             warm_entry="runner.engines.snakemake_run:main" if ours else None,
         )
 
-    def reader(self, files: AttemptFiles) -> EventsReader:
-        return EventsReader(files)
-
-    def tasks(self, files: AttemptFiles) -> ToldTasks:
-        return ToldTasks(files)
-
-    def explain(self, state: RunState, log_tail: bytes) -> str | None:
-        return error_text.explain(state, log_tail)
-
-    def written_by(self, task: Task, log_tail: bytes) -> str:
-        return error_text.written_by(task, log_tail)
-
-    def remark(self, spec: JobSpec, state: RunState, log_tail: bytes) -> str | None:
-        if spec.options.get("dry_run") or self._is_foreign():
-            return None
-        return error_text.unfinished(state, log_tail)
-
     def _is_foreign(self) -> bool:
-        """Whether it is a program that tells no events and writes what it likes."""
         try:
             return self._find().python is None
         except EngineUnavailable:

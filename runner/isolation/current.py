@@ -38,5 +38,6 @@ class CurrentIsolation:
 
     def _tell(self) -> None:
         level = self._found.level
-        tell = _log.info if level.certain else _log.warning
-        tell("isolation", found=level.label, protections=list(level.protections), detail=level.detail)
+        (_log.info if level.certain else _log.warning)(
+            "isolation", found=level.label, protections=list(level.protections), detail=level.detail
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import logging
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from concurrent.futures import Future
@@ -11,6 +10,8 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
 
 from runner.errors import IdempotencyMismatch, JobNotFound, QueueFull
 from runner.job_store import Admission, EndedJob, JobBrief, JobPage, Submitted
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 _EVENTLESS_AT_MOST: Final = 1000  # to drop events goes through all there are
 
 
@@ -203,7 +204,7 @@ class MemoryStore(MemoryAccess):
                 try:
                     self._on_commit(events)
                 except Exception:  # noqa: BLE001 - the write stands, whoever hears of it
-                    _log.exception("publishing stored events failed")
+                    _log.exception("store.news_not_told")
         return future
 
     # ------------------------------------------------------------ reads
@@ -287,6 +288,21 @@ class MemoryStore(MemoryAccess):
                 if tenant in (None, of):
                     found[status] += jobs
         return found
+
+    def counts_by_workflow(self) -> Mapping[tuple[str, JobStatus], int]:
+        found: Counter[tuple[str, JobStatus]] = Counter()
+        with self._lock:
+            self._require_open()
+            for (_, workflow, status), jobs in self._counts.items():
+                if jobs:
+                    found[workflow, status] += jobs
+        return found
+
+    def pending_since(self) -> datetime | None:
+        with self._lock:
+            self._require_open()
+            pending = self._by_status[JobStatus.PENDING].values()
+            return min((self._jobs[job_id].updated_at for job_id in pending), default=None)
 
     def _tenants_with_jobs(self) -> set[str]:
         return {tenant for (tenant, _, _), jobs in self._counts.items() if jobs}

@@ -32,7 +32,7 @@ from runner.errors import Forbidden, InvalidAccess, StoreUnavailable
 from runner.stores.access_records import EXAMINED_AT_MOST
 from runner.stores.memory import MemoryStore
 from runner.stores.sql import SqlStore
-from tests.support.stores import KINDS, NOON, a_job, store_url
+from tests.support.stores import KINDS, NOON, a_job, new_store, store_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ ADMIN_OF_A = Caller("chief", "a", frozenset(Scope), address="192.0.2.7", request
 
 @pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made = MemoryStore() if request.param == "memory" else SqlStore.open(store_url(tmp_path))
+    made = MemoryStore() if request.param == "memory" else new_store(tmp_path)
     yield made
     made.close()
 

@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 
     from runner.ports import Engine, Workflow
 
-needs_snakemake = [
-    pytest.mark.snakemake,
-    pytest.mark.skipif(
-        engines.snakemake_command() is None,
-        reason="no Snakemake: run make snakemake-env or set SNAKELINE_SNAKEMAKE",
-    ),
-]
-ENGINES = ["mock", pytest.param("snakemake", marks=needs_snakemake)]
+ENGINES = ["mock", pytest.param("snakemake", marks=engines.NEEDS_SNAKEMAKE)]
 SLOW_RULE = """
 rule all:
     input: "last.txt"

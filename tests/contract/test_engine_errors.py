@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
     from runner.ports import Engine
 
-pytestmark = [
-    pytest.mark.snakemake,
-    pytest.mark.skipif(
-        engines.snakemake_command() is None,
-        reason="no Snakemake: run make snakemake-env or set SNAKELINE_SNAKEMAKE",
-    ),
-]
+pytestmark = engines.NEEDS_SNAKEMAKE
 
 RULE = 'rule a:\n    output: "a.txt"\n    shell: "touch {output}"\n'
 SCHEMA = """

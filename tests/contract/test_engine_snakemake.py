@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from runner.ports import Engine
 
 SNAKEMAKE = engines.snakemake_command() or ""
-needs_snakemake = [
-    pytest.mark.snakemake,
-    pytest.mark.skipif(
-        not SNAKEMAKE, reason="no Snakemake: run make snakemake-env or set SNAKELINE_SNAKEMAKE"
-    ),
-]
 CURIOUS = """
 import os, sys, tempfile, threading
 sys.path.insert(0, workflow.basedir)
@@ -124,7 +118,7 @@ def bench(
 
 
 class TestRuns:
-    pytestmark = needs_snakemake
+    pytestmark = engines.NEEDS_SNAKEMAKE
 
     def test_rules_share_the_memory_of_the_job_as_they_share_its_cores(
         self, warm: engines.Bench, tmp_path: Path

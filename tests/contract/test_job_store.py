@@ -28,6 +28,7 @@ from runner.jobs import (
     progressed,
     retried,
 )
+from runner.trace_context import JobTrace
 from tests.support.stores import KINDS, NOON, a_job, added, open_store
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def test_a_stored_job_comes_back_exactly_as_it_went_in(store: JobStore) -> None:
         engine="snakemake",
         workflow_version="sha256:" + "0" * 64,
         workflow_commit="a" * 40,
+        trace=JobTrace("ab" * 16, "cd" * 8, 3, "a=b,c=d", at),
         created_at=at,
         updated_at=at + timedelta(microseconds=1),
         version=9,

@@ -19,7 +19,7 @@ from runner.job_store import JobQuery, Update
 from runner.jobs import Change, JobStatus, claimed
 from runner.stores.sql import SqlStore
 from runner.stores.sql.condition import condition_of
-from tests.support.stores import NOON, a_job, added, store_url
+from tests.support.stores import NOON, a_job, added, new_store, store_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ DRIVER = ROOT / "tests/support/store_driver.py"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
-    with closing(SqlStore.open(store_url(tmp_path))) as store:
+    with closing(new_store(tmp_path)) as store:
         yield store
 
 

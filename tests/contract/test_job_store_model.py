@@ -40,7 +40,7 @@ from runner.stores.memory import MemoryStore
 from runner.stores.sql import SqlStore, sqlite
 from runner.stores.sql.page_selects import Shape, examined_select, matched_select, page_select
 from runner.stores.sql.statements import sql_of
-from tests.support.stores import NOON, a_job, store_url
+from tests.support.stores import NOON, a_job, open_store, store_url
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -133,7 +133,9 @@ class Stores(RuleBasedStateMachine):
         self._jobs: list[Job] = []  # every version ever seen, the old ones too
 
     def _open(self) -> SqlStore:
-        return SqlStore.open(store_url(Path(self._directory.name)), on_commit=self._published.extend)
+        store = open_store("sqlite", Path(self._directory.name), self._published.extend)
+        assert isinstance(store, SqlStore)
+        return store
 
     def teardown(self) -> None:
         self._sql.close()
@@ -333,6 +335,8 @@ def test_no_page_and_no_count_ever_scans_a_table_or_sorts_one(tmp_path: Path, se
         for shape in _shapes():
             if shape.walk == "created" and select is page_select:
                 continue  # only ever counted
+            if shape.order == "asc" and select is not page_select:
+                continue  # a count has no order
             sql = sql_of(select(shape, 2), dialect)
             values = dict.fromkeys(_parameters(sql), 1)
             plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]

@@ -186,3 +186,10 @@ def test_an_installed_package_finds_its_migrations_and_reads_no_ini_file(tmp_pat
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "snakeline.db").exists()
+
+
+def test_the_tables_name_no_database_whose_driver_a_start_would_import() -> None:
+    named = {
+        option for table in METADATA.tables.values() for index in table.indexes for option in index.kwargs
+    }
+    assert named == {"sqlite_where"}

@@ -19,7 +19,7 @@ from runner.errors import StorageFull, StoreUnavailable
 from runner.job_store import IdempotencyKey, JobQuery, Update
 from runner.jobs import Change, JobStatus, claimed
 from runner.stores.sql import SqlStore, sqlite
-from tests.support.stores import NOON, a_job, added, store_url
+from tests.support.stores import NOON, a_job, added, new_store, store_url
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
-    store = SqlStore.open(store_url(tmp_path))
+    store = new_store(tmp_path)
     yield store
     store.close()
 
@@ -72,7 +72,7 @@ def test_a_future_resolves_only_after_its_commit(store: SqlStore, tmp_path: Path
 
 def test_what_waits_while_a_group_is_written_is_committed_together(tmp_path: Path) -> None:
     gate = Gate()
-    store = SqlStore.open(store_url(tmp_path), on_commit=gate)
+    store = new_store(tmp_path, on_commit=gate)
     added(store)
     futures = [store.add(a_job()) for _ in range(50)]
     assert not any(future.done() for future in futures)
@@ -84,7 +84,7 @@ def test_what_waits_while_a_group_is_written_is_committed_together(tmp_path: Pat
 
 def test_a_caller_that_gave_up_before_the_write_leaves_nothing(tmp_path: Path) -> None:
     gate = Gate()
-    store = SqlStore.open(store_url(tmp_path), on_commit=gate)
+    store = new_store(tmp_path, on_commit=gate)
     added(store)
     given_up, kept = store.add(a_job()), store.add(a_job())
     assert given_up.cancel()

@@ -29,7 +29,7 @@ from runner.stores.sql import SqlStore
 from runner.stores.sql.condition import condition_of
 from runner.stores.sql.salvage import salvage
 from runner.stores.sql.swap import make_empty
-from tests.support.stores import KINDS, NOON, a_job, changed, ended_at, store_url
+from tests.support.stores import KINDS, NOON, a_job, changed, ended_at, new_store, store_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ Store = MemoryStore | SqlStore
 
 @pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made = MemoryStore() if request.param == "memory" else SqlStore.open(store_url(tmp_path))
+    made = MemoryStore() if request.param == "memory" else new_store(tmp_path)
     yield made
     made.close()
 

@@ -31,7 +31,6 @@ CHECKS = [
 ]
 # The same requests every time: derandomize takes the place of a seed.
 BOUNDED = settings(
-    max_examples=10,
     derandomize=True,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -64,10 +63,14 @@ def ended_job(fuzzed: LiveServer) -> str:
     return job_id
 
 
-def check(schema: Any, method: str, path: str, mode: GenerationMode, checks: list[Any], **fixed: str) -> None:
+MANY = pytest.param(60, marks=pytest.mark.soak)
+"""What a few requests find is found each time; the rest is for the long run."""
+
+
+def check(schema: Any, method: str, path: str, mode: GenerationMode, *, examples: int, **fixed: str) -> None:
     """Send requests to one operation; `fixed` are path parameters that are not made up."""
 
-    @BOUNDED
+    @settings(BOUNDED, max_examples=examples)
     @given(schema[path][method].as_strategy(generation_mode=mode))
     def every_answer(case: Any) -> None:
         case.path_parameters.update(fixed)
@@ -75,7 +78,7 @@ def check(schema: Any, method: str, path: str, mode: GenerationMode, checks: lis
             case.query["wait"] = min(wait, 0.01)  # valid as it was, but not that long
         if isinstance(cursor := case.query.get("cursor"), str):
             assume(len(quote(cursor)) < 60_000)  # a longer address never gets to the route: 431
-        case.call_and_validate(checks=checks, timeout=20)
+        case.call_and_validate(checks=CHECKS, timeout=20)
 
     every_answer()
 
@@ -84,14 +87,16 @@ def check(schema: Any, method: str, path: str, mode: GenerationMode, checks: lis
 ANSWERED = {key: name for key, name in OPERATIONS.items() if name != "follow_events"}
 
 
+@pytest.mark.parametrize("examples", [6, MANY])
 @pytest.mark.parametrize(("method", "path"), ANSWERED, ids=ANSWERED.values())
 def test_every_answer_to_a_valid_request_is_as_the_document_says(
-    api_schema: Any, method: str, path: str
+    api_schema: Any, method: str, path: str, examples: int
 ) -> None:
-    check(api_schema, method, path, GenerationMode.POSITIVE, CHECKS)
+    check(api_schema, method, path, GenerationMode.POSITIVE, examples=examples)
 
 
 # The other operations take nothing but an id, which can be unknown but not invalid.
+@pytest.mark.parametrize("examples", [6, MANY])
 @pytest.mark.parametrize(
     "operation",
     [
@@ -100,13 +105,16 @@ def test_every_answer_to_a_valid_request_is_as_the_document_says(
         *("create_key", "rotate_key", "set_quota", "list_audit"),
     ],
 )
-def test_every_invalid_request_is_refused_as_the_document_says(api_schema: Any, operation: str) -> None:
+def test_every_invalid_request_is_refused_as_the_document_says(
+    api_schema: Any, operation: str, examples: int
+) -> None:
     method, path = next(key for key, name in OPERATIONS.items() if name == operation)
-    check(api_schema, method, path, GenerationMode.NEGATIVE, CHECKS)
+    check(api_schema, method, path, GenerationMode.NEGATIVE, examples=examples)
 
 
 @pytest.mark.parametrize("path", ["", "/logs", "/tasks", "/graph", "/events", "/outputs"])
 def test_every_answer_about_a_job_that_exists_is_as_the_document_says(
     api_schema: Any, ended_job: str, path: str
 ) -> None:
-    check(api_schema, "get", f"/jobs/{{job_id}}{path}", GenerationMode.POSITIVE, [*CHECKS], job_id=ended_job)
+    where = f"/jobs/{{job_id}}{path}"
+    check(api_schema, "get", where, GenerationMode.POSITIVE, examples=6, job_id=ended_job)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OPEN = {"get_health", "get_readiness"}
-FEW = settings(BOUNDED, max_examples=4)
+FEW = settings(BOUNDED, max_examples=3)
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
     from runner.ports import Engine
 
-needs_snakemake = [
-    pytest.mark.snakemake,
-    pytest.mark.skipif(
-        engines.snakemake_command() is None,
-        reason="no Snakemake: run make snakemake-env or set SNAKELINE_SNAKEMAKE",
-    ),
-]
-REAL = pytest.param("snakemake", marks=needs_snakemake)
+REAL = pytest.param("snakemake", marks=engines.NEEDS_SNAKEMAKE)
 
 SNAKEFILE = """
 rule all:

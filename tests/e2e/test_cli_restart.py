@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from snakeline.client import Client, ClientError
-from snakeline.service_process import ServiceProcess
+from tests.support.server import running_server
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.server import LiveServer
 
 SETTINGS = {
     "MOCK_MIN_S": "0",
@@ -22,16 +25,28 @@ SETTINGS = {
 }
 
 
-def kill(service: ServiceProcess) -> None:
-    assert service._process is not None
-    service._process.kill()
-    service._process.wait(timeout=10)
+class Service:
+    """One on the data in this directory, and the client of those who use it."""
+
+    def __init__(self, server: LiveServer, client: Client) -> None:
+        self._server = server
+        self.client = client
+
+    def kill(self) -> None:
+        self._server.process.kill()
+        self._server.process.wait(timeout=10)
+
+
+@contextmanager
+def service(directory: Path, **settings: str) -> Iterator[Service]:
+    with running_server(directory, **SETTINGS | settings) as server, Client(server.url) as client:
+        yield Service(server, client)
 
 
 def test_every_acknowledged_job_is_there_after_a_kill_9(tmp_path: Path) -> None:
     acknowledged: list[str] = []
     with ExitStack() as stack:
-        first = stack.enter_context(ServiceProcess(tmp_path, SETTINGS | {"MAX_CORES": "1"}))
+        first = stack.enter_context(service(tmp_path, MAX_CORES="1"))
 
         def submit() -> None:
             with suppress(ClientError), Client(first.client.base_url) as client:
@@ -42,11 +57,11 @@ def test_every_acknowledged_job_is_there_after_a_kill_9(tmp_path: Path) -> None:
         for thread in submitters:
             thread.start()
         wait_until(lambda: len(acknowledged) >= 100, timeout_s=30, what="100 acknowledged jobs")
-        kill(first)
+        first.kill()
         for thread in submitters:
             thread.join()
 
-        second = stack.enter_context(ServiceProcess(tmp_path, SETTINGS))
+        second = stack.enter_context(service(tmp_path))
         stored: set[str] = set()
         cursor = None
         while True:
@@ -63,7 +78,7 @@ def test_jobs_run_on_without_the_service_and_the_next_one_learns_how_they_ended(
     go.parent.mkdir()  # beside the data, what comes later cannot be seen by jobs
     codes = [0, 1, 3, 77, 255]
     with ExitStack() as stack:
-        first = stack.enter_context(ServiceProcess(tmp_path, SETTINGS))
+        first = stack.enter_context(service(tmp_path))
         jobs = [
             first.client.submit(
                 "demo", parameters={"mock": {"hold": str(go), "exit_code": code, "lines": 10}}
@@ -73,12 +88,12 @@ def test_jobs_run_on_without_the_service_and_the_next_one_learns_how_they_ended(
         wait_until(
             lambda: all(b"Building DAG" in first.client.log(job.id) for job in jobs), what="every engine runs"
         )
-        kill(first)
+        first.kill()
         go.write_text("go")
         records = [tmp_path / "data/jobs" / job.id / "attempts/1/exit.json" for job in jobs]
         wait_until(lambda: all(record.exists() for record in records), what="jobs end without the service")
 
-        second = stack.enter_context(ServiceProcess(tmp_path, SETTINGS))
+        second = stack.enter_context(service(tmp_path))
         ended = [second.client.wait(job.id, timeout_s=20) for job in jobs]
         assert [job.exit_code for job in ended] == codes
         assert [job.status for job in ended] == ["completed"] + ["failed"] * 4
@@ -88,10 +103,10 @@ def test_jobs_run_on_without_the_service_and_the_next_one_learns_how_they_ended(
 
 def test_a_cancel_reaches_a_job_that_an_earlier_service_started(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        first = stack.enter_context(ServiceProcess(tmp_path, SETTINGS))
+        first = stack.enter_context(service(tmp_path))
         job = first.client.submit("demo", parameters={"mock": {"hold": "never", "spawn_children": 2}})
         wait_until(lambda: first.client.get(job.id).status == "running", what="the job runs")
-        kill(first)
-        second = stack.enter_context(ServiceProcess(tmp_path, SETTINGS))
+        first.kill()
+        second = stack.enter_context(service(tmp_path))
         second.client.cancel(job.id)
         assert second.client.wait(job.id, timeout_s=20).reason == "cancel_requested"

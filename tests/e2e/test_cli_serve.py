@@ -11,22 +11,31 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from snakeline.service_process import ServiceProcess
+from tests.support.command import snakeline_with
+from tests.support.server import running_server
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def snakeline(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "COLUMNS": "200"} | {f"SNAKELINE_{k}": v for k, v in settings.items()}
+
+
+def executed(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "snakeline", *arguments],
         cwd=cwd,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200"} | {f"SNAKELINE_{k}": v for k, v in settings.items()},
+        env=environment(settings),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def snakeline(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    return snakeline_with(environment(settings), *arguments, cwd=cwd)
 
 
 def assert_one_line(outcome: subprocess.CompletedProcess[str], *said: str) -> None:
@@ -37,12 +46,12 @@ def assert_one_line(outcome: subprocess.CompletedProcess[str], *said: str) -> No
 
 
 def test_a_misspelt_setting_stops_the_start_with_one_line(tmp_path: Path) -> None:
-    assert_one_line(snakeline("serve", cwd=tmp_path, PROT="9000"), "SNAKELINE_PROT", "SNAKELINE_PORT")
+    assert_one_line(executed("serve", cwd=tmp_path, PROT="9000"), "SNAKELINE_PROT", "SNAKELINE_PORT")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_value_that_makes_no_sense_stops_the_start_with_one_line(tmp_path: Path) -> None:
-    assert_one_line(snakeline("serve", cwd=tmp_path, STOP_GRACE_S="soon"), "SNAKELINE_STOP_GRACE_S", "soon")
+    assert_one_line(executed("serve", cwd=tmp_path, STOP_GRACE_S="soon"), "SNAKELINE_STOP_GRACE_S", "soon")
 
 
 def test_rules_for_tokens_that_would_be_ignored_stop_the_start_with_one_line(tmp_path: Path) -> None:
@@ -75,10 +84,10 @@ def test_a_data_directory_whose_name_is_no_text_stops_the_start_with_one_line(
 
 
 def test_a_data_directory_in_use_stops_the_second_service_and_not_the_first(tmp_path: Path) -> None:
-    with ServiceProcess(tmp_path, {}) as first:
+    with running_server(tmp_path) as first:
         outcome = snakeline("serve", cwd=tmp_path, PORT="0", DATA_DIR=str(tmp_path / "data"))
         assert_one_line(outcome, str(tmp_path / "data"), "in use by another service")
-        first.require_ready()
+        assert first.client.get("/readyz").status_code == 200
 
 
 def test_check_finds_all_that_the_stand_in_needs(tmp_path: Path) -> None:
@@ -115,10 +124,11 @@ def test_check_says_what_is_missing(tmp_path: Path, form: tuple[str, ...]) -> No
 
 
 def test_check_leaves_a_running_service_alone(tmp_path: Path) -> None:
-    with ServiceProcess(
-        tmp_path, {"MOCK_MIN_S": "0", "MOCK_MAX_S": "0", "MOCK_SUCCESS_RATE": "1"}
-    ) as running:
+    with running_server(tmp_path) as running:
         outcome = snakeline("check", "--json", cwd=tmp_path, DATA_DIR=str(tmp_path / "data"))
         assert outcome.returncode == 0, outcome.stdout
-        job = running.client.submit("demo")
-        assert running.client.wait(job.id, timeout_s=20).status == "completed"
+        told = {check["name"]: check["detail"] for check in json.loads(outcome.stdout)["checks"]}
+        assert "/readyz" in told["store"]
+        # Whoever asks may be another user in another control group than the service.
+        assert "the running one tells its own in /readyz" in told["isolation"]
+        assert running.client.run()["status"] == "completed"

@@ -152,7 +152,7 @@ def with_kills(kills: int, *, soak: int, seed: int) -> pytest.MarkDecorator:
     )
 
 
-@with_kills(8, soak=200, seed=20261)
+@with_kills(5, soak=200, seed=20261)
 def test_kills_of_the_service_lose_nothing_start_nothing_twice_and_change_no_result(
     barrage: Barrage, kills: int, record_property: Recorder
 ) -> None:

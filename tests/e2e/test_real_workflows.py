@@ -13,7 +13,7 @@ import pytest
 from snakeline.client import Client
 from tests.support import workflow_cases
 from tests.support.crates import PROVENANCE, UNKNOWN, WORKFLOW_RUN, Crate, ids, validated
-from tests.support.engines import snakemake_command
+from tests.support.engines import NEEDS_SNAKEMAKE, snakemake_command
 from tests.support.server import running_server
 from tests.support.workflow_cases import Case, Result
 
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from tests.support.server import LiveServer
 
 SNAKEMAKE = snakemake_command()
-pytestmark = [
-    pytest.mark.snakemake,
-    pytest.mark.skipif(SNAKEMAKE is None, reason="real Snakemake is not installed: make snakemake-env"),
-]
+pytestmark = NEEDS_SNAKEMAKE
 CASES: Final = workflow_cases.cases()
 SHORT: Final = [case for case in CASES if not case.is_long]
 CURIOUS: Final = "36-own-modules"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import job_processes
 from tests.support.engines import snakemake_command
-from tests.support.levels import OPEN_HOUSE, isolating_server
+from tests.support.levels import INSIDE_OPEN_HOUSE, isolating_server
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         folder.chmod(0o755)
-        through = OPEN_HOUSE if request.param == "require:uid" else ()
-        place = Place(folder, stack, isolation=request.param, through=through)
+        inside = [INSIDE_OPEN_HOUSE] if request.param == "require:uid" else []
+        place = Place(folder, stack, isolation=request.param, inside=inside)
         yield place
         assert "engine_runs_cold" not in place.service.log
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.stores.sql import SqlStore
 from tests.support.runners import Hold, RunningRunner, settings_for
-from tests.support.stores import store_url
+from tests.support.stores import new_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from runner.settings import RunnerSettings
+    from runner.stores.sql import SqlStore
 
 
 @pytest.fixture
@@ -53,5 +53,5 @@ def settings(data: Path) -> RunnerSettings:
 
 @pytest.fixture
 def store(data: Path) -> Iterator[SqlStore]:
-    with closing(SqlStore.open(store_url(data))) as store:
+    with closing(new_store(data)) as store:
         yield store

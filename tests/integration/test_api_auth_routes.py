@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from tests.support.client import ContractClient
 
 # What is open to everybody: nothing of a job is among it.
-OPEN = {"GET /healthz", "GET /readyz", "GET /docs", "GET /docs/{asset}", "GET /openapi.json"}
+OPEN = {
+    "GET /healthz",
+    "GET /readyz",
+    "GET /docs",
+    "GET /docs/{asset}",
+    "GET /openapi.json",
+    "GET /",
+    "GET /page/{digest}/{name}",
+}
 SCOPES = {
     "POST /jobs": "submit",
     "GET /jobs": "read",

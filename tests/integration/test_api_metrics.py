@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.held_job import held_job
 from tests.support.mounts import fill, read_only, run_or_skip, small_disk, unmount
 from tests.support.server import LiveServer, running_server
+from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def figures(client: ContractClient) -> dict[str, float]:
-    """Every sample by its name and the value of its label."""
+    """Every sample by its name and the values of its labels."""
     answer = client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -46,6 +49,59 @@ def test_it_counts_jobs_and_problems_and_says_that_the_service_is_ready(tmp_path
         assert now["snakeline_check_ok:store"] == now["snakeline_check_ok:disk"] == 1
         assert now["snakeline_launches_postponed"] == 0
         assert now["snakeline_disk_free_bytes"] > 0
+
+
+def test_a_problem_is_counted_whoever_has_answered_it(tmp_path: Path) -> None:
+    with running_server(tmp_path, DATABASE_URL="memory://") as server:
+        client = server.client
+        client.post("/jobs", json={"workflow": 7})
+        client.get("/jobs?cursor=none")
+        client.post("/jobs", content=b"{", headers={"Content-Type": "application/json"})
+        client.get("/nowhere")
+        for _ in range(2):
+            client.put("/jobs")
+        client.post("/jobs", content=b"x" * 2**21, headers={"Content-Type": "application/json"})
+        now = figures(client)
+        slugs = ("invalid-request", "invalid-cursor", "malformed-json", "not-found", "method-not-allowed")
+        told = [now.get(f"snakeline_http_problems_total:{slug}") for slug in (*slugs, "body-too-large")]
+        assert told == [1, 1, 1, 1, 2, 1]
+
+
+def test_it_tells_of_the_queue_the_cores_and_who_follows(tmp_path: Path) -> None:
+    with running_server(tmp_path, MAX_CORES="3") as server:
+        client = server.client
+        with held_job(client, tmp_path) as (job_id, _):
+            before = figures(client)
+            assert before["snakeline_oldest_pending_seconds"] == 0
+            wide = client.submit(cores=3)["id"]
+            with client.stream("GET", f"/jobs/{job_id}/logs?follow=true") as answer:
+                log = answer.iter_raw()  # dropped, it would close the connection
+                assert next(log)
+                now = figures(client)
+            assert (now["snakeline_jobs:pending"], now["snakeline_jobs:running"]) == (1, 1)
+            assert now["snakeline_workflow_jobs:pending:demo"] == 1
+            assert 0 < now["snakeline_oldest_pending_seconds"] < 60
+            cores = ("snakeline_cores", "snakeline_cores_used", "snakeline_cores_free")
+            assert tuple(now[name] for name in cores) == (3, 1, 2)
+            assert now["snakeline_followers:/jobs/{job_id}/logs"] == now["snakeline_http_streams"] == 1
+            route = "/jobs/{job_id}/logs"
+            wait_until(
+                lambda: figures(client)[f"snakeline_followers:{route}"] == 0, what="the follower to be gone"
+            )
+            assert figures(client)[f"snakeline_http_requests_total:GET:{route}:200"] == 1
+            assert f"snakeline_http_request_seconds_count:GET:{route}" not in figures(client)
+            client.post(f"/jobs/{wide}/cancel")
+            ended = "snakeline_jobs_ended_total:cancel_requested:cancelled:demo"
+            assert (before[ended], figures(client)[ended]) == (0, 1)
+
+
+def test_scrapes_at_the_same_time_are_answered_alike(tmp_path: Path) -> None:
+    with running_server(tmp_path, DATABASE_URL="memory://") as server:
+        client = server.client
+        client.run()
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: figures(client)["snakeline_jobs:completed"], range(24)))
+        assert found == [1.0] * 24
 
 
 @pytest.mark.root

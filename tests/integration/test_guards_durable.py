@@ -21,6 +21,7 @@ from runner.stores.sql import SqlStore, sqlite
 from tests.support import tracing
 from tests.support.attempts import Attempts
 from tests.support.runners import settings_for
+from tests.support.store_dumps import DUMPS, load
 from tests.support.stores import store_url
 
 if TYPE_CHECKING:
@@ -151,6 +152,19 @@ def test_a_new_store_is_in_its_directory_for_good_before_it_takes_a_job(tmp_path
     done = changes(place, tmp_path / "trace", _OPEN, store_url(place))
     changed = max(n for n, change in enumerate(done) if not change.startswith("sync"))
     assert "sync ." in done[changed:], done
+
+
+def test_the_copy_from_before_an_upgrade_has_its_name_for_good_before_the_upgrade_is_committed(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "data"
+    place.mkdir()
+    load(DUMPS / "0001.sql", place / "snakeline.db")
+    done = changes(place, tmp_path / "trace", _OPEN, store_url(place))
+    renamed = next(n for n, change in enumerate(done) if change.startswith("rename "))
+    assert "sync snakeline.db.before-upgrade.partial" in done[:renamed], done
+    synced = [change for change in done[renamed:] if change.startswith("sync")]
+    assert synced.index("sync .") < synced.index("sync snakeline.db-wal"), done
 
 
 _BACK_UP = """

@@ -20,7 +20,7 @@ from runner.errors import (
 from runner.job_store import JobQuery
 from runner.jobs import JobSpec, JobStatus
 from runner.tasks import MissingInput, TaskStatus
-from tests.support.engines import snakemake_command
+from tests.support.engines import NEEDS_SNAKEMAKE, snakemake_command
 from tests.support.runners import Hold, RunningRunner, settings_for
 from tests.support.wait import wait_until
 
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from runner.plans import Plan
 
 SNAKEMAKE = snakemake_command()
-pytestmark = [
-    pytest.mark.snakemake,
-    pytest.mark.skipif(SNAKEMAKE is None, reason="real Snakemake is not installed: make snakemake-env"),
-]
+pytestmark = NEEDS_SNAKEMAKE
 
 WORKFLOWS = {
     "letters": """

@@ -19,6 +19,7 @@ from runner.isolation.job_users import JobUsers
 from runner.isolation.probe import IsolationLevel
 from runner.isolation.uids import UidRange
 from runner.privilege_separation import NotSeparable, find_users, with_users, without_users
+from tests.support.command import snakeline_with
 from tests.support.mounts import small_disk
 from tests.support.runners import settings_for
 from tests.support.server import service_environment
@@ -72,14 +73,7 @@ def test_a_user_that_cannot_be_the_services_is_refused(tmp_path: Path, user: str
 def test_who_named_a_user_in_vain_does_not_get_a_service_that_stays_root(tmp_path: Path) -> None:
     settings = {"DATA_DIR": str(tmp_path / "data"), "PORT": "0", "USER": "no-such-user"}
     for command in ("serve", "check"):
-        done = subprocess.run(
-            [sys.executable, "-m", "snakeline", command],
-            env=service_environment(settings),
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+        done = snakeline_with(service_environment(settings), command, cwd=tmp_path)
         assert done.returncode != 0
         assert "SNAKELINE_USER=no-such-user is no account here" in " ".join(
             (done.stdout + done.stderr).split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -280,3 +281,38 @@ def test_other_stores_are_refused_without_telling_their_secrets(tmp_path: Path, 
         with pytest.raises(BackupRefused) as caught:
             act()
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it is about files of others")
+@pytest.mark.parametrize("is_new_machine", [False, True])
+def test_what_root_restores_belongs_to_whom_the_data_directory_belongs(
+    settings: RunnerSettings, data: Path, tmp_path: Path, *, is_new_machine: bool
+) -> None:
+    with opened(data / "snakeline.db") as store:
+        added(store)
+        back_up(settings, tmp_path / "b.db")
+        shutil.copy(data / "snakeline.db-wal", tmp_path / "log")
+    shutil.copy(tmp_path / "log", data / "snakeline.db-wal")  # as a killed service leaves it
+    if is_new_machine:
+        shutil.rmtree(data)
+        data.mkdir()
+    for path in (data, *data.iterdir()):
+        os.chown(path, 1234, 5678)
+    restore(settings, tmp_path / "b.db")
+    found = {path.name.split("-2")[0]: (path.stat().st_uid, path.stat().st_gid) for path in data.iterdir()}
+    assert {"snakeline.db", "lock", "jobs"} <= set(found)
+    assert ("snakeline.db.before-restore" in found) is not is_new_machine
+    assert set(found.values()) == {(1234, 5678)}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it is about files of others")
+def test_root_gives_nothing_away_that_was_there_before(tmp_path: Path) -> None:
+    data, secret = tmp_path / "data", tmp_path / "secret"
+    secret.touch()
+    data.mkdir()
+    (data / "lock").symlink_to(secret)
+    os.chown(data, 1234, 5678)
+    DataDir(data).close()
+    assert secret.stat().st_uid == 0

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from runner.jobs import JobSpec, JobStatus, Reason
-from tests.support.engines import snakemake_command
+from tests.support.engines import NEEDS_SNAKEMAKE, snakemake_command
 from tests.support.runners import Hold, RunningRunner, settings_for
 from tests.support.wait import wait_until
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SNAKEMAKE = snakemake_command()
-pytestmark = [
-    pytest.mark.snakemake,
-    pytest.mark.skipif(SNAKEMAKE is None, reason="real Snakemake is not installed: make snakemake-env"),
-]
+pytestmark = NEEDS_SNAKEMAKE
 
 # `count` leaves a line per run, so that a rule that ran twice is seen; `gate` waits for a FIFO.
 SNAKEFILE = """

@@ -1,7 +1,7 @@
 """A control group around a whole service: the kernel's own list of everything that it and its jobs started.
 
-Executed (`python cage.py PROCS,… UNMOUNTED,… COMMAND…`), it enters the groups, takes mounts out of its own
-sight, and becomes the command.
+To enter it is to join the groups and to take mounts out of one's own sight: a process does so itself, or
+it is executed (`python cage.py PROCS,… UNMOUNTED,… COMMAND…`) and then becomes the command.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shlex
 import signal
 import sys
 import uuid
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from tests.support.forked_service import Surroundings
 
 _CLONE_NEWNS: Final = 0x00020000
 _MS_REC_PRIVATE: Final = 0x4000 | 1 << 18
@@ -47,8 +50,14 @@ class Cage:
 
     def command(self, *, without: Sequence[str] = ()) -> list[str]:
         """What to put before a command that is to run inside, and not to see the mounts `without`."""
-        lists = ",".join(str(folder / "cgroup.procs") for folder in self._folders)
-        return [sys.executable, "-I", "-S", __file__, lists, ",".join(without)]
+        return [sys.executable, "-I", "-S", __file__, *self._arguments(without)]
+
+    def surroundings(self, *, without: Sequence[str] = ()) -> Surroundings:
+        """For a forked service that is to be inside, and not to see the mounts `without`."""
+        return shlex.join(["tests.support.cage", *self._arguments(without)])
+
+    def _arguments(self, without: Sequence[str]) -> tuple[str, str]:
+        return ",".join(str(folder / "cgroup.procs") for folder in self._folders), ",".join(without)
 
     def processes(self) -> set[int]:
         return {pid for folder in self._folders for pid in _members(folder)}
@@ -142,12 +151,17 @@ def _unmount(mounts: Sequence[str]) -> None:
         raise OSError(ctypes.get_errno(), "the mounts cannot be taken away")
 
 
-def main(argv: list[str]) -> None:
-    lists, mounts, *command = argv
+def enter(arguments: Sequence[str]) -> None:
+    lists, mounts = arguments
     for path in lists.split(","):
         Path(path).write_text("0")
     if mounts:
         _unmount(mounts.split(","))
+
+
+def main(argv: list[str]) -> None:
+    enter(argv[:2])
+    command = argv[2:]
     os.execv(command[0], command)
 
 

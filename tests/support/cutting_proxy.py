@@ -5,14 +5,20 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class CuttingProxy:
-    """Passes bytes on to `target`; cuts the first `cuts` connections once `after_bytes` have come back."""
+    """Passes bytes on to `target`; cuts the first `cuts` connections once `after_bytes` have come back.
 
-    def __init__(self, target: str, *, after_bytes: int, cuts: int) -> None:
+    A function as `after_bytes` is asked anew for each connection, before anything goes over it.
+    """
+
+    def __init__(self, target: str, *, after_bytes: int | Callable[[], int], cuts: int) -> None:
         parts = urlsplit(target)
         self._target = (parts.hostname, parts.port)
         self._after_bytes = after_bytes
@@ -38,8 +44,9 @@ class CuttingProxy:
             except OSError:
                 return
             server = socket.create_connection(self._target)
+            after_bytes = self._after_bytes() if callable(self._after_bytes) else self._after_bytes
             threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._pass_back, args=(server, client), daemon=True).start()
+            threading.Thread(target=self._pass_back, args=(server, client, after_bytes), daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         try:
@@ -50,13 +57,14 @@ class CuttingProxy:
         finally:
             _close(target)
 
-    def _pass_back(self, source: socket.socket, target: socket.socket) -> None:
+    def _pass_back(self, source: socket.socket, target: socket.socket, after_bytes: int) -> None:
         passed = 0
         try:
             while data := source.recv(256):
-                target.sendall(data)
+                is_last = self._cuts_left > 0 and passed + len(data) >= after_bytes
+                target.sendall(data[: max(0, after_bytes - passed)] if is_last else data)
                 passed += len(data)
-                if self._cuts_left and passed >= self._after_bytes:
+                if is_last:
                     self._cuts_left -= 1
                     self.cut += 1
                     break

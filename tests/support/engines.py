@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import pytest
 
 from runner.attempt_files import AttemptFiles, ShimSpec
 from runner.engines.mock import MockEngine
@@ -34,6 +36,16 @@ def snakemake_command() -> str | None:
     given = os.environ.get("SNAKELINE_SNAKEMAKE")  # noqa: TID251 - a setting of the test run itself
     path = Path(given) if given else ROOT / ".venv-snakemake" / "bin" / "snakemake"
     return str(path) if path.exists() else None
+
+
+NEEDS_SNAKEMAKE: Final = [
+    pytest.mark.snakemake,
+    pytest.mark.skipif(
+        snakemake_command() is None,
+        reason="no Snakemake: run make snakemake-env or set SNAKELINE_SNAKEMAKE",
+    ),
+]
+"""The marks of tests, modules and parameters that are about real Snakemake."""
 
 
 def oldest_snakemake_command() -> str | None:

@@ -1,4 +1,4 @@
-"""`python -m snakeline serve`, forked from a process that has imported it: a start costs a second less.
+"""`python -m snakeline …`, forked from a process that has imported it: a start costs a second less.
 
 What it does from there on is the same as when it is executed; only its command line in /proc is another's.
 Run as a program, this is the process that forks: `python -m tests.support.forked_service SOCKET`.
@@ -13,10 +13,13 @@ import json
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,8 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SERVE: Final = ("snakeline", "serve")
+Surroundings = str
+"""A module with an `enter`, which changes what its process sees, and its arguments, as a command line."""
 _ROOT: Final = Path(__file__).parents[2]
-_IMPORTED: Final = ("snakeline.cli", "api.server", "alembic.command", "alembic.context")
+_IMPORTED: Final = (
+    *("snakeline.cli", "api.server", "alembic.command", "alembic.context"),
+    *("runner.checkup", "snakeline.checks", "snakeline.backup", "snakeline.repair", "snakeline.workflows"),
+    *("tests.support.cage", "tests.support.open_house"),
+)
 _REQUEST_BYTES: Final = 131_072
 _STATUS_BYTES: Final = 4
 
@@ -63,14 +72,26 @@ class ForkedService:
         log: int,
         command: Sequence[str] = SERVE,
         *,
+        errors: int | None = None,
+        directory: Path | None = None,
+        inside: Sequence[Surroundings] = (),
         forking: ForkingProcess | None = None,
     ) -> None:
-        """Start one that writes to the descriptor `log`; `command` is the module and its arguments."""
+        """Start one that writes to the descriptor `log`, and its errors to another if there is one.
+
+        `command` is the module and its arguments; it runs in this directory, unless another is given.
+        """
         asked = (forking or _shared()).socket
-        request = {"command": command, "environment": dict(environment), "directory": os.getcwd()}
+        request = {
+            "command": command,
+            "environment": dict(environment),
+            "directory": os.fspath(directory or Path.cwd()),
+            "inside": [*inside],
+        }
         self._status, theirs = os.pipe()
         try:
-            socket.send_fds(asked, [json.dumps(request).encode()], [log, theirs])
+            descriptors = [log, log if errors is None else errors, theirs]
+            socket.send_fds(asked, [json.dumps(request).encode()], descriptors)
         finally:
             os.close(theirs)
         answer, (self._handle,), _, _ = socket.recv_fds(asked, _REQUEST_BYTES, 1)
@@ -132,28 +153,50 @@ def _fork_until_closed(requests: socket.socket) -> dict[str, Any] | None:
                 os.write(pipe, code.to_bytes(_STATUS_BYTES, signed=True))
                 os.close(pipe)
                 continue
-            message, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, 2)
+            message, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, 3)
             if not message:
                 return None
-            log, pipe = descriptors
+            output, errors, pipe = descriptors
             pid = os.fork()
             if pid == 0:
-                os.dup2(log, 1)
-                os.dup2(log, 2)
+                os.dup2(output, 1)
+                os.dup2(errors, 2)
                 requests.detach()
                 os.closerange(3, os.sysconf("SC_OPEN_MAX"))
                 request: dict[str, Any] = json.loads(message)
                 return request
-            os.close(log)
+            os.close(output)
+            os.close(errors)
             handle = os.pidfd_open(pid)
             status_pipes[handle] = pid, pipe
             events.register(handle, select.POLLIN)
             socket.send_fds(requests, [str(pid).encode()], [handle])
 
 
+def _compile_statements() -> None:
+    """SQLAlchemy keeps what a first store has taught it; the thread of that one has ended before any fork."""
+    from runner.stores.sql import SqlStore  # noqa: PLC0415 - for the process that forks alone
+
+    with tempfile.TemporaryDirectory() as directory:
+        SqlStore.open(f"sqlite:///{directory}/snakeline.db").close()
+    assert threading.active_count() == 1
+
+
+def _end(code: object) -> None:
+    """As the interpreter ends, but for taking its modules apart: what a start would cost again."""
+    if code is not None and not isinstance(code, int):
+        raise SystemExit(code)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
 def _main(requests: socket.socket) -> None:
     for module in _IMPORTED:
         importlib.import_module(module)
+    _compile_statements()
     gc.freeze()
     request = _fork_until_closed(requests)
     if request is not None:
@@ -161,8 +204,14 @@ def _main(requests: socket.socket) -> None:
         os.chdir(request["directory"])
         os.environ.clear()  # noqa: TID251 - the environment it would be executed with
         os.environ.update(request["environment"])  # noqa: TID251
+        for surroundings in request["inside"]:
+            entered, *arguments = shlex.split(surroundings)
+            importlib.import_module(entered).enter(arguments)
         module, *sys.argv[1:] = request["command"]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            _end(end.code)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class KeyedServer:
 
     def client(self, key: str | None) -> ContractClient:
         """A client that sends this key, or none."""
-        client = ContractClient(self.server.url)
+        client = ContractClient(self.server.url, alike=self.admin.alike)
         if key is not None:
             client.headers["Authorization"] = f"Bearer {key}"
         self._clients.append(client)

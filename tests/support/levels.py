@@ -10,28 +10,32 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.support.cage import cgroup_mounts
-from tests.support.server import EXECUTED, running_server
+from tests.support.open_house import WITHOUT_LANDLOCK
+from tests.support.server import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.cage import Cage
+    from tests.support.forked_service import Surroundings
     from tests.support.server import LiveServer
 
 
-OPEN_HOUSE: Final = (sys.executable, "-m", "tests.support.open_house")
+_HOUSE: Final = "tests.support.open_house"
+OPEN_HOUSE: Final = (sys.executable, "-m", _HOUSE)
 """Through this, other users can reach this Python and this source tree, as jobs' own users must."""
+INSIDE_OPEN_HOUSE: Final = _HOUSE
+"""The same, for a service that is forked."""
+INSIDE_BARE_HOUSE: Final = f"{_HOUSE} {WITHOUT_LANDLOCK}"
 
 
 @contextmanager
 def isolating_server(place: Path, isolation: str, **more: Any) -> Iterator[LiveServer]:
-    """`running_server`, executed, with this SNAKELINE_ISOLATION; skips the test where it cannot be had."""
+    """`running_server` with this SNAKELINE_ISOLATION; skips the test where it cannot be had."""
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(
-                running_server(place, **{"through": EXECUTED, "ISOLATION": isolation, **more})
-            )
+            server = stack.enter_context(running_server(place, **{"ISOLATION": isolation, **more}))
         except AssertionError as refusal:
             if "cannot be had here" not in str(refusal):
                 raise
@@ -52,11 +56,11 @@ class Level:
     def isolation(self) -> str:
         return f"require:{self.require}" if self.require else "auto"
 
-    def command(self, cage: Cage) -> list[str]:
-        """What to start the service through, for it to find just this."""
+    def surroundings(self, cage: Cage) -> list[Surroundings]:
+        """What the service is to enter, for it to find just this."""
         mounts = [mount for kind in self.without for mount in cgroup_mounts()[kind]]
-        house = OPEN_HOUSE if self.landlock else (*OPEN_HOUSE, "--without-landlock")
-        return [*cage.command(without=mounts), *(house if self.open_house else ())]
+        house = INSIDE_OPEN_HOUSE if self.landlock else INSIDE_BARE_HOUSE
+        return [cage.surroundings(without=mounts), *([house] if self.open_house else ())]
 
 
 # Every level that claims to end all of a job's processes.

@@ -1,6 +1,7 @@
 """Run a command where every user can reach this Python and this source tree, as on an ordinary installation.
 
-`python -m tests.support.open_house [--without-landlock] COMMAND…`, for root: in a mount namespace of its own,
+`python -m tests.support.open_house [--without-landlock] COMMAND…`, for root, or a process enters it itself
+(`enter`) and goes on: in a mount namespace of its own,
 folders that are closed to others on the way to what is needed (a home of root's) are covered by empty open
 ones, in which what is needed is mounted again. Nothing outside of the command sees any of it.
 """
@@ -14,7 +15,12 @@ import struct
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WITHOUT_LANDLOCK = "--without-landlock"
 ROOT = Path(__file__).parents[2]
 _CLONE_NEWNS = 0x00020000
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
@@ -88,11 +94,15 @@ def take_landlock_away() -> None:
         raise OSError(number, os.strerror(number), "seccomp")
 
 
-if __name__ == "__main__":
-    command = sys.argv[1:]
+def enter(arguments: Sequence[str]) -> None:
+    """Nothing, or `--without-landlock`. Raises OSError."""
     open_up()
-    if command[0] == "--without-landlock":
+    if WITHOUT_LANDLOCK in arguments:
         take_landlock_away()
-        del command[0]
     os.chdir(ROOT)
-    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    first = 2 if sys.argv[1] == WITHOUT_LANDLOCK else 1
+    enter(sys.argv[1:first])
+    os.execv(sys.argv[first], sys.argv[first:])

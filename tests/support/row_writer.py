@@ -9,11 +9,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from runner.errors import StoreUnavailable
-from tests.support.stores import a_job, added, open_store
+from runner.stores.sql import SqlStore
+from tests.support.stores import a_job, added, store_url
 
 
 def main() -> None:
-    store = open_store("sqlite", Path(sys.argv[1]))
+    store = SqlStore.open(store_url(Path(sys.argv[1])))  # made here: its first sync is of interest
     with suppress(StoreUnavailable):  # the power was cut
         while True:
             job = added(store, a_job(job_id=str(uuid4())))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runner.bootstrap import build_runner
 from runner.jobs import Job, JobSpec, JobStatus
 from runner.settings import MockSettings, RunnerSettings
+from tests.support.stores import lay_store, store_url
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ WORKFLOWS = Path(__file__).parents[2] / "workflows"
 def settings_for(data_dir: Path, **changes: Any) -> RunnerSettings:
     values: dict[str, Any] = {
         "data_dir": data_dir,
-        "database_url": f"sqlite:///{data_dir}/snakeline.db",
+        "database_url": store_url(data_dir),
         "workflows_dir": WORKFLOWS,
         "max_cores": 4,
         "stop_grace_s": 1.0,
@@ -38,6 +39,9 @@ class RunningRunner:
 
     def __init__(self, settings: RunnerSettings) -> None:
         self.settings = settings
+        if settings.database_url == store_url(settings.data_dir) and not settings.data_dir.exists():
+            settings.data_dir.mkdir(mode=0o700, parents=True)
+            lay_store(settings.data_dir)
         self._runner: Runner = build_runner(settings)
         self._runner.start()
 

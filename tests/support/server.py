@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from tests.support.forked_service import Surroundings
+
 EXECUTED = ("env",)
 """Through this a service is executed, as its users do."""
 QUICK_MOCK = {"MOCK_MIN_S": "0", "MOCK_MAX_S": "0.05", "MOCK_SUCCESS_RATE": "1"}
@@ -39,11 +41,18 @@ def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
 class LiveServer:
     """A service that answers at `url`; `log` is all it has written, `process` its process.
 
-    `through` is a command that becomes the service's, given behind it. Without one the service is forked:
-    see `forked_service`.
+    `through` is a command that becomes the service's, given behind it. Without one the service is forked
+    and `inside` is what it enters first: see `forked_service`.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str], *, through: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, str],
+        *,
+        through: Sequence[str] = (),
+        inside: Sequence[Surroundings] = (),
+    ) -> None:
         self.data_dir = directory / "data"
         self.settings = {
             "PORT": "0",
@@ -67,9 +76,10 @@ class LiveServer:
                     start_new_session=True,
                 )
             else:
-                self.process = ForkedService(environment, log.fileno())
+                self.process = ForkedService(environment, log.fileno(), inside=inside)
         self.url: str = wait_until(self._address, timeout_s=START_TIMEOUT_S, what="the start-up line")
-        self.client = ContractClient(self.url)
+        # What is executed may be another release.
+        self.client = ContractClient(self.url, alike=None if through else self._document_key())
         wait_until(self._is_ready, timeout_s=START_TIMEOUT_S, what="/readyz to answer 200")
 
     @property
@@ -97,6 +107,10 @@ class LiveServer:
 
         wait_until(all_ended, timeout_s=STOP_TIMEOUT_S, what="every job to end")
 
+    def _document_key(self) -> str:
+        """The settings on which the OpenAPI document depends."""
+        return " ".join(self.settings.get(name, "-") for name in ("AUTH", "HOST", "OIDC_ISSUER"))
+
     def _address(self) -> str:
         if self.process.poll() is not None:
             raise AssertionError(f"the service ended with {self.process.returncode}: {self.log}")
@@ -110,9 +124,15 @@ class LiveServer:
 
 
 @contextmanager
-def running_server(directory: Path, *, through: Sequence[str] = (), **settings: str) -> Iterator[LiveServer]:
+def running_server(
+    directory: Path,
+    *,
+    through: Sequence[str] = (),
+    inside: Sequence[Surroundings] = (),
+    **settings: str,
+) -> Iterator[LiveServer]:
     """A service for one test or module; at the end its jobs are ended and its exit must be clean."""
-    server = LiveServer(directory, settings, through=through)
+    server = LiveServer(directory, settings, through=through, inside=inside)
     try:
         yield server
         if server.process.poll() is None:

@@ -11,10 +11,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, timeout_s: float = 30.0, what: str = "the condition") -> T:
-    """The condition's first true value; AssertionError naming `what` when time is up."""
+def wait_until(
+    condition: Callable[[], T],
+    *,
+    timeout_s: float = 30.0,
+    what: str = "the condition",
+    first_pause_s: float = 0.002,
+) -> T:
+    """The condition's first true value; AssertionError naming `what` when time is up.
+
+    Pauses between two looks grow from `first_pause_s` to 50 ms.
+    """
     deadline = time.monotonic() + timeout_s
-    pause_s = 0.002
+    pause_s = first_pause_s
     while True:
         value = condition()
         if value:

@@ -11,8 +11,12 @@ from typer.testing import CliRunner
 
 from snakeline.cli import app
 from snakeline.client import Job, Problem
+from tests.support.server import service_environment
 
-COMMANDS = ("serve", "check", "keys", "tenants", "backup", "restore", "demo", "version")
+COMMANDS = (
+    *("serve", "check", "keys", "tenants", "workflows", "backup", "restore", "upgrade", "demo", "version"),
+    *("submit", "list", "show", "tasks", "logs", "watch", "cancel", "retry", "delete", "outputs", "plan"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -81,3 +85,43 @@ def test_a_job_is_read_from_the_answer_and_keeps_fields_it_does_not_know() -> No
     assert job.has_ended
     assert job.duration_s == 2.5
     assert job.raw["of_tomorrow"] is True
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("snakeline sub", "submit"), ("snakeline submit --wo", "--workflow-file")]
+)
+def test_a_shell_completes_commands_and_options(typed: str, offered: str) -> None:
+    words = {
+        "_SNAKELINE_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split()) - 1),
+    }
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv = ['snakeline']; from snakeline.cli import main; main()",
+        ],
+        env=service_environment({}) | words,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout.split() == [offered]
+
+
+def test_one_command_is_prepared_without_the_others_and_a_misspelt_one_still_finds_its_neighbour() -> None:
+    code = "import sys; sys.argv = ['snakeline', *sys.argv[1:]]; from snakeline.cli import main; main()"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-X", "importtime", "-c", code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    helped = run("submit", "--help")
+    assert helped.returncode == 0
+    assert "Usage: snakeline submit" in helped.stdout
+    assert not [
+        name for name in (" rich", " httpx2", " yaml", " api", " runner") if f"{name}\n" in helped.stderr
+    ]
+    assert "submit" in run("submitt").stderr.splitlines()[-1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from runner.access import AuditPage, Quota
 from runner.errors import StoreUnavailable
+from runner.measurements import StoreMeasurements
 from runner.stores.access_records import (
     EXAMINED_AT_MOST,
     KEYS_AT_MOST,
@@ -47,7 +49,11 @@ class SqlAccess:
     """
 
     def __init__(
-        self, file: sqlite.SqliteFile, *, on_commit: Callable[[Sequence[JobEvent]], None] | None = None
+        self,
+        file: sqlite.SqliteFile,
+        *,
+        on_commit: Callable[[Sequence[JobEvent]], None] | None = None,
+        measurements: StoreMeasurements | None = None,
     ) -> None:
         dialect = sqlite.dialect()
         self._file = file
@@ -55,7 +61,8 @@ class SqlAccess:
         self._access = access_statements_in(dialect)
         self._closed = False
         self._is_damaged = False  # as far as readers have met with it
-        self._writer = Writer(file, self._statements, on_commit)
+        self._measurements = measurements or StoreMeasurements()
+        self._writer = Writer(file, self._statements, on_commit, self._measurements)
 
     # ------------------------------------------------------------ writes
 
@@ -217,12 +224,16 @@ class SqlAccess:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         if self._closed:
             raise StoreUnavailable("The store is closed.")
+        begun = time.perf_counter()
         try:
             with self._file.reading() as connection:
                 yield connection
         except StoreUnavailable as error:
             self._is_damaged = self._is_damaged or sqlite.is_damage(error.__cause__)
+            self._measurements.failures.add("unavailable")
             raise
+        finally:
+            self._measurements.reads.observe(time.perf_counter() - begun)
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:

@@ -11,19 +11,24 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from runner.errors import StoreUnavailable
-from runner.stores.sql import sqlite
+from runner.stores.sql import sqlite, upgrade_copies
 from runner.stores.sql.schema import REVISION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from alembic.config import Config
 
 _MIGRATIONS = "runner.stores.sql:migrations"  # a package resource: the same in a source tree and in a wheel
 
 
-def migrate(file: sqlite.SqliteFile, *, may_be_new: bool) -> None:
+def migrate(
+    file: sqlite.SqliteFile, *, may_be_new: bool, before_upgrade: Callable[[str], object] = lambda _: None
+) -> None:
     """Create or upgrade the tables in one transaction; all of it happens or none.
 
-    Raises StoreUnavailable when the file belongs to another program or to a newer Snakeline, or is
+    `before_upgrade` is told the revision that is left behind, while nobody else can write. Raises what that
+    raises, StoreUnavailable when the file belongs to another program or to a newer Snakeline, or is
     missing or empty and may not be, and whatever the driver raises when it cannot be read or written.
     """
     require_file(file, may_be_new=may_be_new)
@@ -41,7 +46,10 @@ def migrate(file: sqlite.SqliteFile, *, may_be_new: bool) -> None:
             # Looked at again now that nobody else can write: another process may have been faster.
             found = revision_of(connection, file.path)
             if found != REVISION:
-                _upgrade(wrapped, found, file.path)
+                if found is not None:
+                    require_known(found, file.path)
+                    before_upgrade(found)
+                _upgrade(wrapped, found)
             wrapped.commit()
     except sa.exc.DBAPIError as error:
         raise error.orig or error from error
@@ -98,14 +106,12 @@ def revision_of(connection: sqlite3.Connection, path: str) -> str | None:
     return str(row[0])
 
 
-def _upgrade(connection: sa.Connection, found: str | None, path: str) -> None:
+def _upgrade(connection: sa.Connection, found: str | None) -> None:
     # Alembic takes 0.2 s to import and is needed only here.
     from alembic import command  # noqa: PLC0415
 
     config = _config()
-    if found is not None:
-        require_known(found, path)
-    else:
+    if found is None:
         driver: Any = connection.connection.driver_connection
         sqlite.claim(driver)
     config.attributes["connection"] = connection
@@ -126,7 +132,9 @@ def require_known(found: str, path: str) -> None:
 
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found not in known:
+        kept = next((copy for copy in upgrade_copies.found(path) if copy.revision in known), None)
+        back = "use another database" if kept is None else f"go back with `snakeline restore {kept.path}`"
         raise StoreUnavailable(
             f"The store {path} was written by a newer Snakeline (revision {found}, "
-            f"this one knows {REVISION}): start that version, or use another database."
+            f"this one knows {REVISION}): start that version, or {back}."
         )

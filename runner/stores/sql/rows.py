@@ -13,6 +13,7 @@ from runner.jobs import Attachment, Change, Job, JobEvent, JobSpec, JobStatus, P
 from runner.stores.names import folded
 from runner.stores.sql.schema import JOB_SPECS, JOBS
 from runner.stores.sql.sqlite import REMEDY
+from runner.trace_context import JobTrace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +59,7 @@ JOB_COLUMNS: Final = (
     JOBS.c.isolation,
     JOBS.c.workflow_version,
     JOBS.c.workflow_commit,
+    JOBS.c.trace,
     JOB_SPECS.c.spec,
 )
 # Those of `brief_of`.
@@ -78,6 +80,7 @@ BRIEF_COLUMNS: Final = (
     JOBS.c.progress,
     JOBS.c.owner,
     JOBS.c.tenant,
+    JOBS.c.trace,
 )
 
 
@@ -108,6 +111,18 @@ def _usage_text(usage: Usage | None) -> str | None:
     if usage is None:
         return None
     return _dumps([usage.cpu_s, usage.max_rss_bytes, usage.read_bytes, usage.written_bytes])
+
+
+def _trace_text(trace: JobTrace | None) -> str | None:
+    if trace is None:
+        return None
+    began = _micros_or_none(trace.asked_at)
+    return _dumps([trace.trace_id, trace.parent_id, trace.flags, trace.state, began])
+
+
+def _trace_of(text: str) -> JobTrace:
+    trace_id, parent_id, flags, state, asked_at = json.loads(text)
+    return JobTrace(trace_id, parent_id, flags, state, _moment_or_none(asked_at))
 
 
 def changing_values(job: Job) -> dict[str, Any]:
@@ -151,6 +166,7 @@ def job_values(job: Job, key: IdempotencyKey | None, created_ceiling: int) -> di
         tenant=job.tenant,
         workflow_version=job.workflow_version,
         workflow_commit=job.workflow_commit,
+        trace=_trace_text(job.trace),
         idempotency_key=None if key is None else key.key,
         idempotency_fingerprint=None if key is None else key.fingerprint,
     )
@@ -219,6 +235,7 @@ def _job_of(row: Sequence[Any]) -> Job:
         isolation,
         workflow_version,
         workflow_commit,
+        trace,
         spec,
     ) = row
     document = json.loads(spec)
@@ -261,6 +278,7 @@ def _job_of(row: Sequence[Any]) -> Job:
         isolation=isolation,
         workflow_version=workflow_version,
         workflow_commit=workflow_commit,
+        trace=None if trace is None else _trace_of(trace),
     )
 
 
@@ -275,7 +293,7 @@ def brief_of(row: Sequence[Any]) -> JobBrief:
 def _brief_of(row: Sequence[Any]) -> JobBrief:
     job_id, status, reason, workflow, name, attempt, *times = row[:10]
     created_at, updated_at, started_at, completed_at = times
-    exit_code, exit_signal, error_message, progress, owner, tenant = row[10:]
+    exit_code, exit_signal, error_message, progress, owner, tenant, trace = row[10:]
     return JobBrief(
         id=job_id,
         status=_STATUSES[status],
@@ -293,6 +311,7 @@ def _brief_of(row: Sequence[Any]) -> JobBrief:
         progress=None if progress is None else Progress(*json.loads(progress)),
         owner=owner,
         tenant=tenant,
+        trace=None if trace is None else _trace_of(trace),
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from runner.errors import RunnerError, StorageFull, StoreUnavailable
+from runner.new_files import as_the_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,9 +103,7 @@ class SqliteFile:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 os.fchmod(fd, 0o600)
-                if os.geteuid() == 0:  # whose directory it is may be a service that is not root
-                    there = os.stat(os.path.dirname(self.path))
-                    os.fchown(fd, there.st_uid, there.st_gid)
+                as_the_folders(fd, self.path)
             finally:
                 os.close(fd)
 

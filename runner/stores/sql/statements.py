@@ -228,6 +228,13 @@ class Statements:
             .where(JOBS.c.status == sa.literal_column(f"'{JobStatus.RUNNING.value}'"))
             .order_by(JOBS.c.seq)
         )
+        self.pending_since = made(
+            sa.select(JOBS.c.updated_at, JOBS.c.attempt)
+            .with_hint(JOBS, "INDEXED BY jobs_status", "sqlite")
+            .where(_PENDING)
+            .order_by(JOBS.c.seq)
+            .limit(sa.literal_column("1000"))
+        )
         self.of_workflow_version = made(
             hinted("jobs_workflow_version")
             .where(JOBS.c.workflow_version == _P("version"))

@@ -14,20 +14,22 @@ from runner.access import ALL_TENANTS
 from runner.errors import JobNotFound, StoreUnavailable
 from runner.job_store import JobPage
 from runner.jobs import JobStatus
-from runner.stores.sql import sqlite
+from runner.stores.sql import before_upgrade, sqlite
 from runner.stores.sql.access import SqlAccess
 from runner.stores.sql.migrate import is_current, migrate, require_file
 from runner.stores.sql.pages import Pages
-from runner.stores.sql.rows import brief_of, ended_job_of, event_of, job_of, micros
+from runner.stores.sql.rows import brief_of, ended_job_of, event_of, job_of, micros, moment
 from runner.stores.sql.schema import CHECKED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
+    from datetime import datetime
 
     from runner.access import AuditRecord, Quota
     from runner.job_store import EndedJob, IdempotencyKey, JobBrief, JobQuery, Submitted, Update
     from runner.jobs import Job, JobEvent
+    from runner.measurements import StoreMeasurements
 
 _CHECK_TIMEOUT_S: Final = 10.0
 _LONG_AGO: Final = -(2**63)
@@ -42,10 +44,16 @@ class SqlStore(SqlAccess):
     """
 
     def __init__(
-        self, file: sqlite.SqliteFile, *, on_commit: Callable[[Sequence[JobEvent]], None] | None = None
+        self,
+        file: sqlite.SqliteFile,
+        *,
+        on_commit: Callable[[Sequence[JobEvent]], None] | None = None,
+        measurements: StoreMeasurements | None = None,
     ) -> None:
-        super().__init__(file, on_commit=on_commit)
+        super().__init__(file, on_commit=on_commit, measurements=measurements)
         self._pages = Pages(sqlite.dialect(), self._statements)
+        self.copy_before_upgrade: str | None = None
+        """Where the store is as it was, if opening it has upgraded it."""
 
     @classmethod
     def open(
@@ -55,24 +63,32 @@ class SqlStore(SqlAccess):
         on_commit: Callable[[Sequence[JobEvent]], None] | None = None,
         may_be_new: bool = True,
         may_upgrade: bool = True,
+        measurements: StoreMeasurements | None = None,
     ) -> SqlStore:
-        """Open the database at `url` (`sqlite:////absolute/path`), upgraded as needed.
+        """Open the database at `url` (`sqlite:////absolute/path`), copied and upgraded as needed.
 
         A missing or empty one is made unless it may not be new, for its jobs have left files behind. Where
         it may not be upgraded, for a service uses it, it must have the tables that are needed here.
         Raises StoreUnavailable, with one line that says what to do, when that cannot be.
         """
         file = sqlite.SqliteFile(sqlite.path_of(url))
+        copies: list[str] = []
+
+        def copy(revision: str) -> None:
+            copies.append(before_upgrade.copy_of(file.path, revision))
+
         try:
             if may_upgrade:
-                migrate(file, may_be_new=may_be_new)
+                migrate(file, may_be_new=may_be_new, before_upgrade=copy)
             elif not is_current(file, may_be_new=False):
                 raise StoreUnavailable(
                     f"The store {file.path} is in use by an older Snakeline: restart it first."
                 )
         except (sqlite3.Error, sa.exc.SQLAlchemyError, OSError) as error:
             raise sqlite.cannot_open(error, file.path) from error
-        return cls(file, on_commit=on_commit)
+        store = cls(file, on_commit=on_commit, measurements=measurements)
+        store.copy_before_upgrade = next(iter(copies), None)
+        return store
 
     @staticmethod
     def examine(url: str, *, may_be_new: bool = True) -> str:
@@ -85,8 +101,10 @@ class SqlStore(SqlAccess):
         if not os.path.exists(file.path):
             return f"{file.path} will be made at the first start"
         try:
-            current = is_current(file, may_be_new=may_be_new)
-            return f"{file.path} can be read{'' if current else '; the next start upgrades it'}"
+            if is_current(file, may_be_new=may_be_new):
+                return f"{file.path} can be read"
+            before_upgrade.require_room(file.path)
+            return f"{file.path} can be read; the next start copies it, then upgrades it"
         except (sqlite3.Error, OSError) as error:
             raise sqlite.cannot_open(error, file.path) from error
 
@@ -182,6 +200,20 @@ class SqlStore(SqlAccess):
             for _, status, jobs in connection.execute(self._statements.counts, values):
                 counts[JobStatus(status)] += jobs
         return counts
+
+    def counts_by_workflow(self) -> Mapping[tuple[str, JobStatus], int]:
+        with self._reading() as connection:
+            rows = connection.execute(self._statements.counts, {"tenant": ALL_TENANTS})
+            return {(workflow, JobStatus(status)): jobs for workflow, status, jobs in rows if jobs}
+
+    def pending_since(self) -> datetime | None:
+        oldest = None
+        with self._reading() as connection:
+            for updated_at, attempt in connection.execute(self._statements.pending_since):
+                oldest = updated_at if oldest is None else min(oldest, updated_at)
+                if attempt == 1:  # every later one has come later, and been put back later still
+                    break
+        return None if oldest is None else moment(oldest)
 
     def events(
         self, *, job_id: str | None = None, tenant: str | None = None, after_seq: int = 0, limit: int = 500

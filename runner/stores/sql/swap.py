@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
+from runner.new_files import as_the_folders
 from runner.stores.sql.sqlite import incoming
 
 _LOGS: Final = ("-wal", "-journal")
@@ -35,8 +36,8 @@ def _set_aside(store: str, why: str) -> str | None:
     for suffix in _LOGS:
         if not os.path.lexists(store + suffix) or os.lstat(store + suffix).st_size == 0:
             continue
+        make_empty(kept + suffix)
         shutil.copyfile(store + suffix, kept + suffix, follow_symlinks=False)
-        os.chmod(kept + suffix, 0o600)
         sync(kept + suffix)
     was_there = os.path.lexists(store)
     if was_there:
@@ -49,9 +50,13 @@ def _set_aside(store: str, why: str) -> str | None:
 
 
 def make_empty(path: str) -> None:
-    """An empty file for its owner alone, in place of what an earlier, interrupted attempt may have left."""
+    """An empty file for its folder's owner alone, in place of what an interrupted attempt may have left."""
     clear(path)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        as_the_folders(fd, path)
+    finally:
+        os.close(fd)
 
 
 def clear(path: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import threading
 import time
@@ -10,6 +9,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import structlog
 
 from runner.errors import RunnerError, StorageFull, StoreUnavailable
 from runner.stores.sql.batch import Batch
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runner.jobs import JobEvent
+    from runner.measurements import StoreMeasurements
     from runner.stores.sql.sqlite import SqliteFile
     from runner.stores.sql.statements import Statements
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 # Bounds the time until the first of a batch hears of its commit.
 _MOST_AT_ONCE: Final = 512
 
@@ -44,10 +46,12 @@ class Writer:
         file: SqliteFile,
         statements: Statements,
         on_commit: Callable[[Sequence[JobEvent]], None] | None,
+        measurements: StoreMeasurements,
     ) -> None:
         self._file = file
         self._statements = statements
         self._on_commit = on_commit
+        self._measurements = measurements
         self._waiting: SimpleQueue[_Operation | None] = SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
@@ -101,11 +105,16 @@ class Writer:
 
     def _write(self, operations: list[_Operation]) -> None:
         """Commit them together; if that fails, one by one, so that none spoils its neighbours."""
+        begun = time.perf_counter()
         try:
-            events, answers = self._transaction(operations)
+            try:
+                events, answers = self._transaction(operations)
+            finally:
+                self._measurements.commits.observe(time.perf_counter() - begun)
         except Exception as error:  # noqa: BLE001 - every failure belongs to the callers, whatever it is
             self._after_failure(operations, error)
             return
+        self._measurements.writes.add(None, sum(refusal is None for _, refusal in answers))
         for (_, future), (answer, refusal) in zip(operations, answers, strict=True):
             if refusal is None:
                 future.set_result(answer)
@@ -115,7 +124,7 @@ class Writer:
             try:
                 self._on_commit(events)
             except Exception:  # noqa: BLE001 - what is committed stays so, whoever hears of it
-                _log.exception("publishing committed events failed")
+                _log.exception("store.news_not_told")
 
     def _after_failure(self, operations: list[_Operation], error: Exception) -> None:
         failure = meaning(error, self._file.path) if is_of_the_database(error) else error
@@ -124,6 +133,8 @@ class Writer:
             for operation in operations:
                 self._write([operation])
             return
+        if isinstance(failure, StorageFull | StoreUnavailable):
+            self._measurements.failures.add("full" if isinstance(failure, StorageFull) else "unavailable")
         if not isinstance(failure, StorageFull):
             self._retire()  # whatever is wrong with it, the next group begins with a new one
         for _, future in operations:

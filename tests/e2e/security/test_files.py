@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.server import LiveServer
 
 INSIDE, SECRET = b"inside", b"secret"
-RACE_S = 4.0
+RACE_S = 2.0
 CLIENTS = 4
 
 

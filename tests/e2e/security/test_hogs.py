@@ -24,7 +24,7 @@ pytestmark = pytest.mark.root
 
 MEMORY_MB: Final = 64
 PROCESSES: Final = 64
-ORDINARY_JOBS: Final = 8
+ORDINARY_JOBS: Final = 4
 ANSWER_WITHIN_S: Final = 0.1
 """What is promised; where the machine is busy with others, twice what a bare server needs is allowed."""
 ANSWER_AT_ALL_S: Final = 5.0
@@ -52,7 +52,7 @@ def test_the_service_answers_and_other_jobs_finish_whatever_hogs_do(
         small_disk(place / "data", options="size=160m,mode=700"),
         cage() as caged,
         isolating_server(
-            place, level.isolation, through=level.command(caged) if caged else (), **settings
+            place, level.isolation, inside=level.surroundings(caged) if caged else (), **settings
         ) as service,
         measured(service.url) as latencies,
     ):

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import sys
 import tempfile
 import zipfile
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from runner.isolation.uids import processes_of
 from tests.support import job_processes, nasty_trees, secrets_probe, stand_in_engine, user_probe
 from tests.support.cage import cage, cgroup_mounts
 from tests.support.engines import snakemake_command
-from tests.support.levels import OPEN_HOUSE, isolating_server
+from tests.support.levels import INSIDE_BARE_HOUSE, INSIDE_OPEN_HOUSE, isolating_server
 from tests.support.server import LiveServer
 from tests.support.wait import wait_until
 
@@ -58,9 +57,9 @@ class House:
 
     def start(self) -> LiveServer:
         mounts = [mount for kind in cgroup_mounts().values() for mount in kind] if self._bare else []
-        through = [*self._caged.command(without=mounts), sys.executable, "-m", "tests.support.open_house"]
-        through += ["--without-landlock"] if self._bare else []
-        self.service = LiveServer(self._folder, self._settings, through=through)
+        house = INSIDE_BARE_HOUSE if self._bare else INSIDE_OPEN_HOUSE
+        inside = [self._caged.surroundings(without=mounts), house]
+        self.service = LiveServer(self._folder, self._settings, inside=inside)
         return self.service
 
     def end(self) -> None:
@@ -307,8 +306,8 @@ def test_a_job_that_is_a_user_of_its_own_finds_no_secret(
 def test_jobs_run_where_the_way_to_the_data_directory_is_a_link(folder: Path) -> None:
     (folder / "disk").mkdir(mode=0o755)
     (folder / "link").symlink_to("disk")
-    through_link = str(folder / "link" / "data")
-    with isolating_server(folder, "require:uid", through=OPEN_HOUSE, DATA_DIR=through_link) as service:
+    linked, inside = str(folder / "link" / "data"), [INSIDE_OPEN_HOUSE]
+    with isolating_server(folder, "require:uid", inside=inside, DATA_DIR=linked) as service:
         assert service.client.run()["status"] == "completed"
         assert (folder / "disk/data").stat().st_uid in UIDS
 

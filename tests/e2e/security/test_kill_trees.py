@@ -43,7 +43,7 @@ def caged_service(place: Path, level: Level, **settings: str) -> Iterator[tuple[
             pytest.skip("no control group can be made here to count processes with")
         engine = stand_in_engine.installed(nasty_trees, place)
         chosen = {"isolation": level.isolation, "MAX_CORES": "32", "STOP_GRACE_S": f"{GRACE_S:g}", **settings}
-        with isolating_server(place, through=level.command(made), **engine, **chosen) as service:
+        with isolating_server(place, inside=level.surroundings(made), **engine, **chosen) as service:
             yield service, made
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
 
 from api.settings import SettingsError, load_settings
 from tests.integration.test_api_errors import UNKNOWN_ID, exchange
+from tests.support.command import snakeline_with
 from tests.support.keys import keyed_server
 from tests.support.server import service_environment
+from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,15 +181,7 @@ def run_with_password(directory: Path, command: list[str], url: str) -> tuple[st
     environment = service_environment(
         {"DATA_DIR": str(directory / "data"), "DATABASE_URL": url % secret, "PORT": "0", "LOG_LEVEL": "debug"}
     )
-    ended = subprocess.run(
-        [sys.executable, "-m", "snakeline", *command],
-        env=environment,
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = snakeline_with(environment, *command, cwd=directory)
     assert ended.returncode != 0
     assert ended.stdout + ended.stderr
     return secret, ended.stdout + ended.stderr
@@ -202,10 +193,9 @@ def test_the_password_of_the_store_is_not_told(tmp_path: Path) -> None:
         (["check"], "postgresql+psycopg://127.0.0.1/snakeline?password=%s"),
         (["backup", "copy"], "postgresql+psycopg://snakeline:%s@[::1:1/snakeline"),
     ]
-    with ThreadPoolExecutor() as pool:
-        directories = [tmp_path / str(number) for number in range(len(tried))]
-        for secret, told in pool.map(run_with_password, directories, *zip(*tried, strict=True)):
-            assert secret not in told
+    for command, url in tried:
+        secret, told = run_with_password(tmp_path / command[0], command, url)
+        assert secret not in told
 
 
 @pytest.mark.parametrize("url", ["mysql://root:%s@localhost/snakeline", "%s", "postgresql://snakeline:%s@db"])
@@ -214,3 +204,79 @@ def test_an_address_that_cannot_be_used_is_not_repeated(url: str) -> None:
     with pytest.raises(SettingsError, match="SNAKELINE_DATABASE_URL") as caught:
         load_settings({"SNAKELINE_DATABASE_URL": url % secret})
     assert secret not in str(caught.value)
+
+
+MOCK = (
+    {"mock": {"exit_code": 0}},
+    {"mock": {"exit_code": 3}},
+    {"mock": {"signal": 9}},
+)
+
+
+def test_what_a_job_is_given_is_not_told_however_it_ends(keyed: KeyedServer) -> None:
+    """Accepted, run, failed, timed out, cancelled, retried, planned, refused, with files: at debug level."""
+    planted = Planted(keyed.server.url)
+    client = keyed.client(keyed.key("read", "submit"))
+    made: list[str] = []
+
+    def job(place: str, **body: object) -> str:
+        given = dict(body.pop("parameters", {}))  # type: ignore[call-overload]
+        answer = client.post(
+            "/jobs",
+            json={
+                "workflow": "demo",
+                "name": planted.secret((place, "name")),
+                "labels": {"key": planted.secret((place, "label"))},
+                "targets": [planted.secret((place, "target"))],
+                **body,
+                "parameters": {"greeting": planted.secret((place, "parameter")), **given},
+            },
+            headers={
+                "Idempotency-Key": planted.secret((place, "idempotency key")),
+                "X-Custom": planted.secret((place, "header")),
+                "Cookie": planted.secret((place, "cookie")),
+                "tracestate": f"a={planted.secret((place, 'trace state'))}",
+                "traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+            },
+        )
+        assert answer.status_code == 201, answer.text
+        made.append(answer.json()["id"])
+        return made[-1]
+
+    with planted.client:
+        for parameters in MOCK:
+            job(str(parameters), parameters=parameters, max_retries=1)
+        job("timed out", parameters={"mock": {"seconds": 60}}, timeout_s=0.2)
+        cancelled = job("cancelled", parameters={"mock": {"seconds": 60}})
+        client.post(f"/jobs/{cancelled}/cancel")
+        for each in made:
+            client.wait_for(each, "completed", "failed", "cancelled")
+        for query in ("logs?tail=5", "tasks", "outputs", "events", "graph"):
+            client.get(f"/jobs/{made[0]}/{query}", headers={"Last-Event-ID": planted.secret(query)})
+        client.post(f"/jobs/{made[1]}/retry")
+        client.wait_for(made[1], "completed", "failed")
+        body = {"workflow": "demo", "parameters": {"greeting": planted.secret("plan")}}
+        client.post("/workflows/demo/plan", json=body)
+        client.post(f"/jobs/{made[0]}/report")
+        client.delete(f"/jobs/{made[2]}")
+
+    def lines_of(event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in keyed.server.log.splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    def all_told() -> bool:
+        ran = set(made) - {cancelled}
+        return ran <= {line["job_id"] for line in lines_of("job.ended")} and bool(lines_of("job.deleted"))
+
+    wait_until(all_told, what="the lines of all jobs")
+    asked = [line for line in lines_of("request") if line.get("job_id") in made]
+    assert {(line["route"], line["method"]) for line in asked} >= {
+        ("/jobs", "POST"),
+        ("/jobs/{job_id}/cancel", "POST"),
+        ("/jobs/{job_id}/logs", "GET"),
+        ("/jobs/{job_id}", "DELETE"),
+    }
+    assert all(line["request_id"] and line["trace_id"] for line in asked if line["route"] == "/jobs")
+    assert len(planted.places) > 40
+    planted.answers.clear()
+    assert planted.found_in(keyed.server.log) == []

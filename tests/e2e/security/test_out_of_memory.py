@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import hogs, stand_in_engine
 from tests.support.cage import cgroup_mounts, small_memory
-from tests.support.levels import OPEN_HOUSE, isolating_server
+from tests.support.levels import INSIDE_OPEN_HOUSE, isolating_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def test_a_machine_without_memory_takes_the_job_that_needs_it_and_tells_so(
 def test_a_job_with_a_user_of_its_own_is_told_what_its_control_group_counted(place: Path) -> None:
     engine = stand_in_engine.installed(hogs, place)
     required = "require:cgroup+uid+memory_limit"
-    with isolating_server(place, required, through=OPEN_HOUSE, **engine) as service:
+    with isolating_server(place, required, inside=[INSIDE_OPEN_HOUSE], **engine) as service:
         job = service.client.run(
             workflow=stand_in_engine.WORKFLOW, parameters={"hog": "memory"}, memory_mb=64
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from runner.isolation import pid_namespace
-from tests.support import job_processes, nasty_trees, stand_in_engine
+from tests.support import nasty_trees, stand_in_engine
 from tests.support.cage import cage, cgroup_mounts
 from tests.support.server import running_server
 from tests.support.wait import wait_until
@@ -48,7 +48,9 @@ def service(directory: Path, **settings: str) -> Iterator[tuple[LiveServer, Cage
         if made is None:
             pytest.skip("no control group can be made here to count processes with")
         given = {"ISOLATION": "require:pid_namespace", "MAX_CORES": "32", "STOP_GRACE_S": "1", **settings}
-        live = stack.enter_context(running_server(directory, through=made.command(without=mounts), **given))
+        live = stack.enter_context(
+            running_server(directory, inside=[made.surroundings(without=mounts)], **given)
+        )
         yield live, made
 
 
@@ -89,30 +91,3 @@ def test_a_job_is_asked_to_end_before_it_is_killed(tmp_path: Path, *, is_stubbor
         job = live.client.wait_for(job_id)
         assert job["status"] == "cancelled"
         assert (job["exit_signal"] == signal.SIGKILL) is is_stubborn
-
-
-def test_no_process_of_any_tree_is_left_by_a_namespace(tmp_path: Path) -> None:
-    settings = stand_in_engine.installed(nasty_trees, tmp_path)
-    with service(tmp_path, **settings) as (live, caged):
-        own = caged.processes()
-
-        def stand(tree: str) -> str:
-            job_id: str = live.client.submit(workflow=stand_in_engine.WORKFLOW, parameters={"tree": tree})[
-                "id"
-            ]
-            return job_id
-
-        jobs = {tree: stand(tree) for tree in nasty_trees.TREES}
-        lost = stand("double_fork_without_environment")
-        for job_id in (*jobs.values(), lost):
-            work = live.data_dir / "jobs" / job_id / "work"
-            wait_until((work / "ready").exists, timeout_s=30, what="the tree to stand")
-        shim = wait_until(lambda: job_processes.shims().get((lost, 1)), what="the shim")
-        assert shim is not None
-        assert job_processes.kill_and_wait(shim, job_processes.title_of(shim))
-        for job_id in jobs.values():
-            live.client.post(f"/jobs/{job_id}/cancel")
-        for tree, job_id in jobs.items():
-            assert live.client.wait_for(job_id, timeout_s=30)["status"] == "cancelled", tree
-        assert live.client.wait_for(lost)["reason"] == "lost"
-        wait_until(lambda: caged.processes() <= own, what="nothing of the jobs to be left")

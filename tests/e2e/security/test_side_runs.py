@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import side_probe, stand_in_engine
-from tests.support.levels import OPEN_HOUSE, isolating_server
+from tests.support.levels import INSIDE_OPEN_HOUSE, isolating_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ TOLD = re.compile(r"user (19\d{8}), the store is closed")
 
 def test_a_plan_and_a_report_run_as_a_user_of_their_own_and_leave_nothing_of_it(place: Path) -> None:
     settings = stand_in_engine.installed(side_probe, place)
-    with isolating_server(place, "require:uid", through=OPEN_HOUSE, **settings) as server:
+    with isolating_server(place, "require:uid", inside=[INSIDE_OPEN_HOUSE], **settings) as server:
         client = server.client
         plan = client.post(f"/workflows/{stand_in_engine.WORKFLOW}/plan", json={}).json()
         assert not plan["ok"]

@@ -1,0 +1,356 @@
+// A job: what went wrong first, then how far it got, then everything about it.
+
+import { Problem, address, download, get, query, send } from "./api.js";
+import { attempt, failed, tell } from "./app.js";
+import { button, confirmed, copy, el, replace, throttled } from "./dom.js";
+import { ruleGraph } from "./graph.js";
+import { isActive, logViewOf } from "./log_page.js";
+import { find } from "./log_search.js";
+import { ERROR } from "./log_view.js";
+import { Outputs } from "./outputs.js";
+import { taskLogView, wildcards } from "./task.js";
+import { Tasks } from "./tasks.js";
+import { REASONS, bar, bytes, count, duration, lasting, plural, progressBar, shortId, statusMark, when } from "./words.js";
+
+const ORDER = ["failed", "running", "cancelled", "pending", "completed", "up_to_date"];
+const FIRST_RULES = 14;
+const pretty = (value) => JSON.stringify(value, null, 2);
+
+export function open(root, options) {
+  return new JobView(root, options);
+}
+
+class JobView {
+  constructor(root, { id, search, changes }) {
+    this.id = id;
+    this.root = root;
+    this.search = search;
+    this.outputs = new Outputs(id);
+    this.parts = Object.fromEntries(["title", "banner", "actions", "log", "rules", "graph", "tasks", "usage", "files", "about"].map((name) => [name, el("section")]));
+    this.loadRun = throttled(1200, () => this.fetchRun());
+    this.loadJob = throttled(1500, () => this.fetchJob());
+    this.stop = changes.listen((change) => this.changed(change));
+    replace(root, el("p.quiet", null, "Loading …"));
+    this.begin();
+  }
+
+  close() {
+    this.isClosed = true;
+    this.stop();
+    this.loadRun.stop();
+    this.loadJob.stop();
+    this.log?.close();
+    this.tasks?.close();
+    this.outputs.close();
+  }
+
+  refresh() {
+    this.loadJob();
+    this.loadRun();
+  }
+
+  moved(search) {
+    const before = this.number;
+    this.search = search;
+    if (this.number !== before) this.begin();
+    else this.tasks?.filter(search);
+  }
+
+  get number() {
+    return Number(this.search.get("attempt") ?? this.job?.attempt ?? 1);
+  }
+
+  get isLatest() {
+    return this.number === this.job.attempt;
+  }
+
+  async begin() {
+    try {
+      this.job = await get(`jobs/${this.id}`);
+    } catch (error) {
+      if (error instanceof Problem && error.status === 404) replace(this.root, el("h1", null, "There is no such job"), el("p", null, "It was deleted, or it is not yours. ", el("a", { href: "#/" }, "To the jobs")));
+      else failed(error);
+      return;
+    }
+    if (this.isClosed) return;
+    document.title = `${this.job.name ?? shortId(this.id)} · Snakeline`;
+    this.log?.close();
+    this.log = null;
+    this.tasks?.close();
+    this.tasks = new Tasks(this.id, this.number, this.search);
+    replace(this.root, this.parts.title, this.parts.banner, this.parts.actions, this.parts.log, this.parts.rules, this.parts.graph, this.parts.tasks, this.parts.usage, this.parts.files, this.parts.about);
+    replace(this.parts.tasks, this.tasks.element);
+    this.drawHead();
+    this.drawAbout();
+    await this.showLog();
+    this.loadRun();
+    await this.showOutputs();
+    if (this.search.has("rule") || this.search.has("status")) this.tasks.element.scrollIntoView();
+  }
+
+  changed(change) {
+    if (change === null) this.refresh();
+    if (change?.job_id !== this.id || !this.job) return;
+    const before = this.job;
+    this.job = { ...before, ...change.job, links: before.links };
+    if (this.job.attempt !== before.attempt && !this.search.has("attempt")) {
+      this.begin();
+      return;
+    }
+    this.drawHead();
+    if (before.status !== this.job.status) {
+      this.log?.setLive?.(isActive(this.job) && this.isLatest);
+      if (!isActive(this.job)) {
+        this.fetchJob();
+        this.showLog();
+        this.showOutputs();
+      }
+    }
+    this.loadRun();
+    this.loadJob();
+  }
+
+  async fetchJob() {
+    try {
+      this.job = await get(`jobs/${this.id}`);
+      this.drawHead();
+      this.drawAbout();
+    } catch (error) {
+      if (!(error instanceof Problem && error.status === 404)) failed(error);
+    }
+  }
+
+  // ---------------------------------------------------------------- what happened
+
+  drawHead() {
+    const { job } = this;
+    const state = JSON.stringify([job.status, job.reason, job.attempt, job.cancel_requested_at, job.progress, job.error_message, this.number]);
+    if (state === this.drawn) return;
+    this.drawn = state;
+    const focus = document.activeElement?.dataset?.act;
+    const attempts = job.attempt > 1 && el("select", { "aria-label": "Attempt", on: { change: (event) => { location.hash = `#/jobs/${this.id}${query({ attempt: event.target.value })}`; } } },
+      Array.from({ length: job.attempt }, (_, index) => el("option", { value: index + 1, selected: index + 1 === this.number }, `Attempt ${index + 1} of ${job.attempt}`)));
+    replace(this.parts.title,
+      el("div.title", null, el("h1", null, job.name ?? shortId(job.id)), el("div.inline", null, statusMark(job.status), job.cancel_requested_at && job.status === "running" && el("span.quiet", null, "being cancelled"), attempts)),
+      el("p.quiet", null, job.workflow, " · submitted ", when(job.created_at), " by ", job.owner, job.started_at && [" · ", job.completed_at ? "took " : "running for ", lasting(job.started_at, job.completed_at)]),
+      job.progress && progressBar(job.progress));
+    replace(this.parts.actions, el("div.tools", null, this.buttons()));
+    if (focus) this.parts.actions.querySelector(`[data-act="${focus}"]`)?.focus();
+    this.drawBanner();
+  }
+
+  buttons() {
+    const { job } = this;
+    const active = isActive(job);
+    const act = (name, label, work, more) => button(label, (event) => attempt(() => work(event.currentTarget)), { "data-act": name, ...more });
+    return [
+      active && !job.cancel_requested_at && act("cancel", "Cancel", async () => {
+        if (await confirmed("Cancel this job?", "What it has finished stays, and a retry goes on from there.", "Cancel the job")) await send("POST", `jobs/${this.id}/cancel`);
+      }, { class: "danger" }),
+      (job.status === "failed" || job.status === "cancelled") && act("retry", "Retry from failure", async () => {
+        this.job = await send("POST", `jobs/${this.id}/retry`);
+        tell(`Attempt ${this.job.attempt} waits for its turn; what is finished is not run again.`);
+        if (this.search.has("attempt")) location.hash = `#/jobs/${this.id}`;
+        else await this.begin();
+      }, { class: "primary" }),
+      el("a.button", { href: `#/new?from=${this.id}` }, "Clone with changes"),
+      act("curl", "Copy as curl", (control) => copy(curl(job), control)),
+      !active && act("report", "Report", (control) => this.report(control)),
+      !active && act("crate", "RO-Crate", () => download(`jobs/${this.id}/ro-crate?format=zip`, `${this.id}.crate.zip`)),
+      !active && act("delete", "Delete", async () => {
+        if (!await confirmed("Delete this job?", "Its log and all its files are deleted with it. This cannot be undone.", "Delete for ever")) return;
+        await send("DELETE", `jobs/${this.id}`);
+        tell("The job is deleted.");
+        location.hash = "#/";
+      }, { class: "danger" }),
+    ];
+  }
+
+  async report(control) {
+    control.disabled = true;
+    control.textContent = "Making the report …";
+    try {
+      const made = await send("POST", `jobs/${this.id}/report`);
+      await download(`jobs/${this.id}/report`, `${this.job.name ?? this.id}-report.html`);
+      tell(`The report (${bytes(made.size)}) is made and was sent to your downloads.`);
+    } finally {
+      control.disabled = false;
+      control.textContent = "Report";
+    }
+  }
+
+  drawBanner() {
+    const { job } = this;
+    if (!this.isLatest || !job.reason || (job.status === "completed" && !job.error_message)) {
+      replace(this.parts.banner, !this.isLatest && el("p.quiet", null, "An earlier attempt is shown."));
+      return;
+    }
+    const [first, ...rest] = (job.error_message ?? "").split("\n");
+    const how = [job.exit_code !== null && job.exit_code !== undefined && job.status !== "completed" && `exit code ${job.exit_code}`, job.exit_signal && `signal ${job.exit_signal}`].filter(Boolean).join(", ");
+    replace(this.parts.banner, el("div", { class: `banner ${job.status}`, role: "alert" },
+      el("h2", null, first || REASONS[job.reason]),
+      el("p", null, first ? `${REASONS[job.reason]}${how ? ` (${how})` : ""}.` : how),
+      this.rootFailure && el("p", null, "The root failure: ", el("a", { href: this.taskLink(this.rootFailure) }, `${this.rootFailure.rule} ${wildcards(this.rootFailure)}`.trim()), this.others > 0 && `; ${plural(this.others, "other task")} failed too`),
+      rest.length > 0 && el("pre", { tabindex: "0", role: "region", "aria-label": "The error" }, rest.map((line) => (ERROR.test(line) ? el("b.bad", null, `${line}\n`) : `${line}\n`)))));
+    const told = this.parts.banner.querySelector("pre");
+    if (told) told.scrollTop = told.scrollHeight; // the newest words say what went wrong
+  }
+
+  taskLink(task) {
+    return `#/jobs/${this.id}/tasks/${task.number}${query({ attempt: this.number })}`;
+  }
+
+  // ---------------------------------------------------------------- the log, opened at the error
+
+  async showLog() {
+    const { job } = this;
+    this.rootFailure = null;
+    if (job.status === "failed" || !this.isLatest) {
+      try {
+        const page = await get(`jobs/${this.id}/tasks${query({ status: "failed", attempt: this.number, limit: 100 })}`);
+        this.rootFailure = page.items.find((task) => task.error?.is_root) ?? page.items[0] ?? null;
+        this.others = page.total - 1;
+        if (this.rootFailure) {
+          this.drawn = null;
+          this.drawHead();
+        }
+      } catch (error) {
+        if (!(error instanceof Problem)) throw error;
+      }
+    }
+    if (this.isClosed) return;
+    const failure = this.rootFailure;
+    const choices = [...(failure?.log ?? []).map((name, index) => [`Log of ${failure.rule}: ${name}`, () => this.openTaskLog(failure, index, name)]), ["Log of the job", () => this.openJobLog()]];
+    const tabs = el("div.tabs", { role: "group", "aria-label": "Which log" });
+    const place = el("div");
+    const choose = (chosen) => {
+      replace(tabs, choices.length > 1 && choices.map(([name], index) => button(name, () => choose(index), { "aria-pressed": String(index === chosen) })),
+        el("a", { href: `#/jobs/${this.id}/log${query({ attempt: this.number })}` }, "Open the whole log"));
+      this.log?.close();
+      this.log = choices[chosen][1]();
+      replace(place, this.log.element);
+    };
+    replace(this.parts.log, el("h2", null, "Log"), tabs, place);
+    choose(0);
+  }
+
+  openTaskLog(task, index, name) {
+    const view = taskLogView(this.id, task.number, index, this.number, name);
+    view.open({ at: "end", isLive: false });
+    return view;
+  }
+
+  openJobLog() {
+    const isLive = isActive(this.job) && this.isLatest;
+    const view = logViewOf(this.job, this.number);
+    view.open({ at: "end", isLive }).then(async () => {
+      if (isLive || (this.isLatest && this.job.status !== "failed")) return;
+      const words = this.rootFailure ? [`rule ${this.rootFailure.rule}:`] : ["Error in rule", "Traceback", "Exception", "rror:"];
+      for (const word of words) {
+        const offset = await find(view.lines, word, this.rootFailure ? view.lines.size : Math.max(-1, view.lines.size - (1 << 20)), { isBack: Boolean(this.rootFailure), signal: new AbortController().signal, told() {} });
+        if (offset !== null) {
+          await view.showAt(offset);
+          return;
+        }
+      }
+    }).catch(() => {});
+    return view;
+  }
+
+  // ---------------------------------------------------------------- the run
+
+  async fetchRun() {
+    let graph;
+    try {
+      graph = await get(`jobs/${this.id}/graph${query({ attempt: this.number })}`);
+    } catch (error) {
+      if (!(error instanceof Problem && error.status === 404)) failed(error);
+      return;
+    }
+    if (this.isClosed) return;
+    this.drawRules(graph);
+    await this.tasks.load(isActive(this.job) && this.isLatest);
+    if (!graph.nodes.length) {
+      replace(this.parts.graph);
+      return;
+    }
+    const state = JSON.stringify(graph);
+    if (state === this.graphState) return;
+    try {
+      const picture = await ruleGraph(`jobs/${this.id}/graph${query({ attempt: this.number, format: "svg" })}`, { nodes: graph.nodes, linkTo: (rule) => this.ruleLink(rule) });
+      this.graphState = state;
+      const old = this.parts.graph.querySelector(".graph");
+      const scroll = old && [old.scrollLeft, old.scrollTop];
+      const box = el("div.graph", { tabindex: "0", role: "region", "aria-label": "Graph of the rules; a box opens the rule's tasks" }, picture);
+      replace(this.parts.graph, el("h2", null, "Graph"), box);
+      if (scroll) [box.scrollLeft, box.scrollTop] = scroll;
+    } catch { /* a picture is not worth a complaint: the bars say the same */ }
+  }
+
+  ruleLink(rule) {
+    return `#/jobs/${this.id}${query({ attempt: this.search.get("attempt"), rule })}`;
+  }
+
+  drawRules(graph) {
+    const nodes = graph.nodes.filter((node) => node.counts.total).toSorted((a, b) => ORDER.indexOf(a.status) - ORDER.indexOf(b.status));
+    const shown = this.allRules ? nodes : nodes.slice(0, FIRST_RULES);
+    replace(this.parts.rules, nodes.length > 0 && [el("h2", null, "Rules"), el("div.rules", null, shown.map((node) => {
+      const { counts } = node;
+      const done = counts.completed + counts.up_to_date;
+      const told = [`${count(done)}/${count(counts.total)}`, counts.failed && `${count(counts.failed)} failed`, counts.running && `${count(counts.running)} running`].filter(Boolean).join(", ");
+      return [el("a", { href: this.ruleLink(node.rule) }, node.rule), statusMark(node.status), bar(counts, counts.total, node.rule), el("span.figure", null, told)];
+    })), nodes.length > shown.length && el("div.tools", null, button(`Show all ${count(nodes.length)} rules`, () => { this.allRules = true; this.drawRules(graph); }))]);
+  }
+
+  async showOutputs() {
+    if (!this.job.started_at) return;
+    try {
+      await this.outputs.load();
+      replace(this.parts.files, el("h2", null, "Files"), this.outputs.element);
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  // ---------------------------------------------------------------- everything else
+
+  drawAbout() {
+    const { job } = this;
+    const fact = (name, value) => value !== null && value !== undefined && value !== "" && el("div", null, el("dt", null, name), el("dd", null, value));
+    const { usage } = job;
+    const took = job.started_at && (job.completed_at ? Date.parse(job.completed_at) : Date.now()) - Date.parse(job.started_at);
+    replace(this.parts.usage, usage && [el("h2", null, "Use of the machine"), el("div.figures", null,
+      meter("Processor", usage.cpu_s, took ? (took / 1000) * job.cores : 0, `${duration(usage.cpu_s * 1000)} on ${plural(job.cores, "core")}${took ? `, ${Math.round((100 * usage.cpu_s) / Math.max(0.001, (took / 1000) * job.cores))} % of what it could have used` : ""}`),
+      meter("Memory, the most at once", usage.max_rss_bytes, (job.memory_mb ?? 0) * 2 ** 20, `${bytes(usage.max_rss_bytes)}${job.memory_mb ? ` of ${bytes(job.memory_mb * 2 ** 20)} allowed` : ", no limit set"}`),
+      el("div", null, el("b", null, "Disk"), el("p", null, `${bytes(usage.read_bytes)} read, ${bytes(usage.written_bytes)} written`)))]);
+    replace(this.parts.about, el("h2", null, "About"), el("dl.facts", null,
+      fact("Id", el("code", null, job.id)), fact("Workflow", job.workflow), fact("Version", job.workflow_version && el("code", { title: job.workflow_version }, job.workflow_version.slice(0, 19))),
+      fact("Commit", job.workflow_commit && el("code", null, job.workflow_commit.slice(0, 12))), fact("Engine", job.engine), fact("Isolation", job.isolation), fact("Cores", job.cores), fact("Priority", job.priority),
+      fact("Time limit", job.timeout_s && duration(job.timeout_s * 1000)), fact("Memory limit", job.memory_mb && bytes(job.memory_mb * 2 ** 20)), fact("Retries", job.max_retries), fact("Attempt", job.attempt),
+      fact("Submitted", when(job.created_at)), fact("Started", job.started_at && when(job.started_at)), fact("Ended", job.completed_at && when(job.completed_at)), fact("Tenant", job.tenant), fact("Targets", job.targets.join(" ")),
+      Object.entries(job.labels).map(([name, value]) => fact(name, value))),
+    el("h3", null, "Parameters"), el("pre", { tabindex: "0" }, pretty(job.parameters)),
+    Object.keys(job.options).length > 0 && [el("h3", null, "Options"), el("pre", { tabindex: "0" }, pretty(job.options))],
+    job.attachments.length > 0 && [el("h3", null, "Files that came with it"), el("ul", null, job.attachments.map((each) => el("li", null, el("code", null, each.name), ` ${bytes(each.size)}`)))]);
+  }
+}
+
+function meter(name, value, limit, told) {
+  const part = limit ? Math.min(1, value / limit) : 0;
+  const fill = el("span");
+  fill.style.width = `${part * 100}%`;
+  return el("div", null, el("b", null, name), limit > 0 && el("div", { class: part > 0.9 && name.startsWith("Memory") ? "meter high" : "meter", role: "img", "aria-label": `${name}: ${told}` }, fill), el("p", null, told));
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+// The command that submits such a job again. The key is named, never written out.
+export function curl(job) {
+  const body = {};
+  for (const name of ["workflow", "parameters", "targets", "options", "cores", "name", "labels", "priority", "timeout_s", "memory_mb", "max_retries", "retry_lost"]) {
+    const value = job[name];
+    if (value === null || value === undefined || value === false || (typeof value === "object" && !Object.keys(value).length)) continue;
+    body[name] = value;
+  }
+  return `curl ${quoted(address("jobs"))} -H "Authorization: Bearer $SNAKELINE_API_KEY" -H 'Content-Type: application/json' -d ${quoted(JSON.stringify(body))}`;
+}

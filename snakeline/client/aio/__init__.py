@@ -1,0 +1,1 @@
+"""The asynchronous client: written by hand. `snakeline.client.sync` is made from it."""

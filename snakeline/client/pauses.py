@@ -1,0 +1,15 @@
+"""The pause between two tries, for either kind of client."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+
+
+async def async_pause(seconds: float) -> None:
+    await anyio.sleep(seconds)
+
+
+def pause(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: TID251 - a pause between two tries of a caller that asked to wait

@@ -1,0 +1,320 @@
+"""A client of Snakeline's HTTP API: typed, and independent of the service's own code.
+
+Made from `aio/client.py` by `python -m tests.support.sync_client`: change that.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote
+
+from snakeline.client.errors import WaitTimeout
+from snakeline.client.many import submit_many
+from snakeline.client.profiles import service_of
+from snakeline.client.sync.access import AccessCalls
+from snakeline.client.sync.calls import job_path, named
+from snakeline.client.sync.connection import Connection
+from snakeline.client.sync.files import FileCalls
+from snakeline.client.sync.runs import RunCalls
+from snakeline.client.upload import parts_of
+from snakeline.client.values import JobPage, JobState
+
+if TYPE_CHECKING:
+    import builtins
+    import os
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+    from types import TracebackType
+
+    import httpx2
+
+    from snakeline.client.many import JobRequest
+    from snakeline.client.upload import Files
+    from snakeline.client.values import Output, Task
+
+_LONG_POLL_S: Final = 25.0
+_MARGIN_S: Final = 10.0  # how much later than a long poll's end the answer may come
+
+
+@dataclass(frozen=True, slots=True)
+class Job(JobState):
+    """A job as it was at one moment, with what can be done about it: each answers the job anew."""
+
+    client: Client | None = field(default=None, repr=False, compare=False)
+
+    def refresh(self) -> Job:
+        return self._client.get(self.id)
+
+    def wait(self, *, timeout_s: float | None = None) -> Job:
+        """The job once it has ended. Raises WaitTimeout when `timeout_s` is up."""
+        return self._client.wait(self.id, timeout_s=timeout_s)
+
+    def follow(self, *, attempt: int | None = None) -> Iterator[str]:
+        """The log as text, in pieces as they are written, until the attempt ends: by default this one."""
+        for text in self._client.follow_log(self.id, attempt=attempt or self.attempt):
+            yield text
+
+    def log(self, *, attempt: int | None = None, tail: int | None = None) -> bytes:
+        return self._client.log(self.id, attempt=attempt, tail=tail)
+
+    def tasks(
+        self, *, status: Sequence[str] = (), rules: Sequence[str] = (), attempt: int | None = None
+    ) -> Iterator[Task]:
+        for task in self._client.tasks(self.id, status=status, rules=rules, attempt=attempt):
+            yield task
+
+    def outputs(self, *, prefix: str = "", declared: bool = False) -> Iterator[Output]:
+        for output in self._client.outputs(self.id, prefix=prefix, declared=declared):
+            yield output
+
+    def download(self, path: str | Output, to: str | os.PathLike[str]) -> None:
+        """Save a file of the job's as `to`, whole or not at all; an existing one is replaced."""
+        self._client.download(self.id, path, to)
+
+    def cancel(self) -> Job:
+        return self._client.cancel(self.id)
+
+    def retry(self) -> Job:
+        return self._client.retry(self.id)
+
+    def delete(self) -> None:
+        self._client.delete(self.id)
+
+    @property
+    def _client(self) -> Client:
+        if self.client is None:
+            raise ValueError("this job was not answered by a client")
+        return self.client
+
+
+class Client(AccessCalls, FileCalls, RunCalls):
+    """Speaks to one service at `base_url`. A connection pool: make one, use it, close it.
+
+    `api_key` is an API key or a token of the service's issuer. It goes to `base_url` alone: redirects are
+    not followed. Every method raises `Problem` when the service refuses and `Unreachable` when it does not
+    answer. Refusals that may pass (429, 503) and breaks are tried again for `retry_for_s`, 0 for not at all;
+    a request that makes something is never made twice by that.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
+        retry_for_s: float = 60.0,
+    ) -> None:
+        self.base_url = base_url
+        self._connection = Connection(base_url, api_key=api_key, timeout_s=timeout_s, retry_for_s=retry_for_s)
+
+    @classmethod
+    def from_environment(
+        cls, *, profile: str | None = None, timeout_s: float = 30.0, retry_for_s: float = 60.0
+    ) -> Self:
+        """For the service that `SNAKELINE_URL`, `SNAKELINE_API_KEY` and the file with profiles name.
+
+        By default it is on this machine. Raises ProfileError.
+        """
+        service = service_of(profile=profile)
+        return cls(service.url, api_key=service.api_key, timeout_s=timeout_s, retry_for_s=retry_for_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def ready(self) -> dict[str, Any]:
+        """What `GET /readyz` says, whether the answer is yes (200) or no (503)."""
+        answer = self._connection.send("GET", "/readyz", accept=(503,))
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def workflows(self) -> builtins.list[dict[str, Any]]:
+        items: list[dict[str, Any]] = (self._document("GET", "/workflows"))["items"]
+        return items
+
+    def workflow(self, name: str) -> dict[str, Any]:
+        """One workflow, with its version and its readme."""
+        return self._document("GET", f"/workflows/{quote(name, safe='')}")
+
+    def submit(
+        self,
+        workflow: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        targets: Sequence[str] = (),
+        cores: int | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        memory_mb: int | None = None,
+        max_retries: int = 0,
+        retry_lost: bool = False,
+        options: Mapping[str, Any] | None = None,
+        files: Files = (),
+        workflow_file: str | os.PathLike[str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Submit a job; once this returns, the job is durable.
+
+        `files` go with it into its `input/`: paths, or a mapping of names to paths. A `workflow_file` is a
+        Snakefile or an archive with one, for the workflow `uploaded`. Raises OSError for a file that cannot
+        be read.
+
+        Each call makes one job, also where its connection breaks and it is sent again. With an
+        `idempotency_key` of your own you may repeat the call itself after `Unreachable`.
+        """
+        body: dict[str, Any] = {
+            "workflow": workflow,
+            "parameters": dict(parameters or {}),
+            "targets": [*targets],
+            "labels": dict(labels or {}),
+            "priority": priority,
+            "max_retries": max_retries,
+            "retry_lost": retry_lost,
+            "options": dict(options or {}),
+            **named(name=name, cores=cores, timeout_s=timeout_s, memory_mb=memory_mb),
+        }
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        if not files and workflow_file is None:
+            answer = self._connection.send("POST", "/jobs", body=body, headers=headers, repeatable=True)
+            return self._job(answer)
+        with parts_of(body, files, workflow_file) as parts:
+            answer = self._connection.send("POST", "/jobs", parts=parts, headers=headers, repeatable=True)
+            return self._job(answer)
+
+    def submit_many(self, requests: Iterable[JobRequest], *, at_once: int = 8) -> builtins.list[Job]:
+        """Submit jobs, up to `at_once` at a time, and answer them in the same order.
+
+        Each request has the arguments of `submit` by name. Once one is refused no further one is begun, and
+        NotAllSubmitted tells which were submitted and which failed.
+        """
+        return submit_many(self.submit, requests, at_once=at_once)
+
+    def plan(
+        self,
+        workflow: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        targets: Sequence[str] = (),
+        cores: int | None = None,
+        memory_mb: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        attachments: Sequence[str] = (),
+        limit: int = 500,
+        timeout_s: float = 120.0,
+    ) -> dict[str, Any]:
+        """What a job would do, with the first `limit` of its tasks; not `ok` where the job would fail."""
+        body: dict[str, Any] = {
+            "parameters": dict(parameters or {}),
+            "targets": [*targets],
+            "options": dict(options or {}),
+            "attachments": [*attachments],
+            "cores": cores,
+            "memory_mb": memory_mb,
+        }
+        path = f"/workflows/{quote(workflow, safe='')}/plan"
+        answer = self._connection.send("POST", path, body=body, params={"limit": limit}, timeout_s=timeout_s)
+        plan: dict[str, Any] = answer.json()
+        return plan
+
+    def get(self, job_id: str) -> Job:
+        return self._job(self._connection.send("GET", job_path(job_id)))
+
+    def list(
+        self,
+        *,
+        status: Sequence[str] = (),
+        workflow: str | None = None,
+        q: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        tenant: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        order: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage[Job]:
+        """One page of jobs, newest first."""
+        params = named(workflow=workflow, q=q, tenant=tenant, order=order, limit=limit, cursor=cursor)
+        params |= {"status": [*status], "label": [f"{k}:{v}" for k, v in (labels or {}).items()]}
+        if created_after is not None:
+            params["created_after"] = created_after.isoformat()
+        if created_before is not None:
+            params["created_before"] = created_before.isoformat()
+        document = self._document("GET", "/jobs", params=params)
+        items = [self._bound(raw, None) for raw in document["items"]]
+        return JobPage(items, document["total"], document["next_cursor"])
+
+    def jobs(
+        self,
+        *,
+        status: Sequence[str] = (),
+        workflow: str | None = None,
+        q: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Iterator[Job]:
+        """All jobs that match, newest first, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.list(status=status, workflow=workflow, q=q, labels=labels, limit=500, cursor=cursor)
+            for job in page.items:
+                yield job
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+        """The job once it has ended, by long polls, also across a short absence of the service.
+
+        Raises WaitTimeout when `timeout_s` is up.
+        """
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        job = self.get(job_id)
+        while not job.has_ended:
+            left_s = min(_LONG_POLL_S, deadline - time.monotonic())
+            if left_s <= 0:
+                raise WaitTimeout(f"Job {job_id} is still {job.status} after {timeout_s} s.")
+            job = self.next_change(job, within_s=left_s)
+        return job
+
+    def next_change(self, job: Job, *, within_s: float = _LONG_POLL_S) -> Job:
+        """The job as soon as it is another than `job`, or `job` when none has come `within_s` seconds."""
+        answer = self._connection.send(
+            "GET",
+            job_path(job.id),
+            params={"wait": min(60, max(1, round(within_s)))},
+            headers={"If-None-Match": job.etag} if job.etag else {},
+            timeout_s=within_s + _MARGIN_S,
+            accept=(304,),
+        )
+        return job if answer.status_code == 304 else self._job(answer)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the job's end; a running one is `cancelled` once its last process is gone (see `wait`)."""
+        return self._job(self._connection.send("POST", job_path(job_id, "/cancel")))
+
+    def retry(self, job_id: str) -> Job:
+        """Run a failed or cancelled job again: a new attempt in the same working directory."""
+        return self._job(self._connection.send("POST", job_path(job_id, "/retry")))
+
+    def delete(self, job_id: str) -> None:
+        """Remove an ended job with all its files."""
+        self._connection.send("DELETE", job_path(job_id))
+
+    def _job(self, answer: httpx2.Response) -> Job:
+        return self._bound(answer.json(), answer.headers.get("etag"))
+
+    def _bound(self, raw: Mapping[str, Any], etag: str | None) -> Job:
+        return replace(Job.from_json(raw, etag), client=self)
