@@ -59,6 +59,8 @@ install: ## Install the service in PREFIX (default /opt/snakeline), with real Sn
 .install:
 	@if [ -e "$(PREFIX)" ] && [ ! -e "$(PREFIX)/pyvenv.cfg" ] && [ -n "$$(ls -A "$(PREFIX)")" ]; then \
 	  echo "$(PREFIX) holds something else: name an empty or new folder, make install PREFIX=FOLDER" >&2; exit 1; fi
+	@{ mkdir -p "$(PREFIX)" && [ -w "$(PREFIX)" ]; } 2>/dev/null || { \
+	  echo "$(PREFIX) cannot be written: be root, or name a folder of yours, make install PREFIX=FOLDER" >&2; exit 1; }
 	@echo "Installing Snakeline in $(PREFIX) ..."
 	$(call make-venv,"$(PREFIX)")
 	@"$(PREFIX)/bin/python" $(PIP_INSTALL) --require-hashes -r requirements-otel.lock

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OTHER: Final = "other"
-"""What is told in place of what callers may make up without end: paths without a route, methods."""
+"""What is told in place of what callers may make up: paths without a route, methods that a route lacks."""
 UNANSWERED: Final = "none"
 """The status of a request whose client had gone before there was an answer."""
 STREAMS: Final = "snakeline.stream"
@@ -19,6 +19,7 @@ STREAMS: Final = "snakeline.stream"
 PROBLEM: Final = "snakeline.problem"
 """In the scope of a request that was answered with a problem: its type."""
 
+_NOT_THERE: Final = "405"  # the route has no such method: else a stranger could make a series of each
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
@@ -60,7 +61,7 @@ class CountedRequests:
             await self._app(scope, receive, watched)
         finally:
             method = scope.get("snakeline.method", scope["method"])
-            method = method if method in _METHODS else OTHER
+            method = method if method in _METHODS and status != _NOT_THERE else OTHER
             route = route_of(scope)
             self._counts.requests.add((route, method, status))
             if status != UNANSWERED and STREAMS not in scope:

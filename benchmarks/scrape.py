@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import httpx2
@@ -132,7 +131,6 @@ def _fullest() -> bytes:
         measurements=measurements,
         workflows=WorkflowLabels(lambda: names),
         requests=requests,
-        problems=Counter(),
         connections=connections,
         streams=OpenStreams(1, connections.refused),
     )

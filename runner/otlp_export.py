@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -65,11 +66,15 @@ class OtlpExporter:
         self._is_closed = False
 
     def is_sampled(self, trace_id: str, caller: TraceContext | None, name: str) -> bool:
-        parent = None
-        if caller is not None:
+        if caller is None:
+            parent = None
+            # Samplers compare the lower half as a number. That of a UUIDv7 begins with two bits that are
+            # always the same: of any share below a half nothing would be told.
+            number = int.from_bytes(blake2b(bytes.fromhex(trace_id), digest_size=16).digest(), "big")
+        else:
             span = NonRecordingSpan(_context(caller.trace_id, caller.span_id, caller, is_remote=True))
-            parent = set_span_in_context(span)
-        found = self._sampler.should_sample(parent, int(trace_id, 16), name, SpanKind.SERVER)
+            parent, number = set_span_in_context(span), int(trace_id, 16)
+        found = self._sampler.should_sample(parent, number, name, SpanKind.SERVER)
         return found.decision is Decision.RECORD_AND_SAMPLE
 
     def send(self, spans: Sequence[Span]) -> Sending:

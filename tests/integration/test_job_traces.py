@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import sys
 import time
@@ -240,6 +241,22 @@ def test_the_usual_sampler_decides_which_jobs_are_told(
     assert not job.trace.is_told
     wait_until(lambda: note(runner) == runner.service.news.newest(), timeout_s=20, what="all to be looked at")
     assert told.spans == []
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_of_a_share_of_jobs_as_many_are_told(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though an id that begins with a time has fewer random digits than a sampler looks at."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", str(share))
+    exporter = exporter_of(settings_for(Path("/nowhere"), traces="otlp"))
+    assert exporter is not None
+    made = random.Random(7)
+    ids = [f"01a21ed18f5e7{made.randrange(16**3):03x}{8 + made.randrange(4):x}" for _ in range(1000)]
+    ids = [f"{begin}{made.randrange(16**15):015x}" for begin in ids]  # as a UUIDv7 is made
+    with closing(exporter):
+        told = [exporter.is_sampled(each, None, "submit") for each in ids]
+        assert told == [exporter.is_sampled(each, None, "submit") for each in ids]
+    assert abs(told.count(True) / len(ids) - share) < 0.05
 
 
 def test_the_usual_switch_turns_it_off(

@@ -174,7 +174,7 @@ def test_requests_are_counted_by_route_and_never_by_what_callers_make_up() -> No
     for number in range(20):
         answered(counts, path="/jobs/{job_id}", method="GET", status=404)
         answered(counts, path=None, method="GET", status=404)
-        answered(counts, path="/jobs", method=f"MADE-UP-{number}", status=405)
+        answered(counts, path="/jobs", method=f"MADE-UP-{number}" if number % 2 else "PATCH", status=405)
     answered(counts, path="/jobs", method="GET", status=200, **{"snakeline.method": "HEAD"})
     assert counts.requests.read() == {
         ("/jobs/{job_id}", "GET", "404"): 20,
