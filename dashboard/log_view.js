@@ -51,6 +51,8 @@ export class LogView {
         this.wrap, button("Top", () => this.toStart()), this.ending, save && button("Download", save), this.told),
       this.scroller);
     this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    // Whoever turns the wheel up while the end is still being looked for has nothing to scroll yet, and means it.
+    this.scroller.addEventListener("wheel", (event) => { if (event.deltaY < 0 && this.#mostScroll) this.#setStuck(false); }, { passive: true });
     if (ENDS_TOLD) this.scroller.addEventListener("scrollend", () => this.#do(async () => this.#settle()));
     this.clip.addEventListener("scroll", () => { this.clip.scrollTop = 0; }, { passive: true });
     this.resized = new ResizeObserver(() => this.#do(() => this.#draw()));

@@ -142,7 +142,7 @@ def end_by_itself(service: LiveServer) -> None:
 @pytest.mark.parametrize(
     "level",
     [
-        pytest.param(level, id=name, marks=pytest.mark.soak if "version" in name else ())
+        pytest.param(level, id=name, marks=pytest.mark.soak if "version" in name or " and " in name else ())
         for name, level in LEVELS.items()
     ],
 )
