@@ -145,6 +145,9 @@ def test_real_snakemake_goes_on_from_the_finished_rules(tmp_path: Path) -> None:
 
         until_third = ["first", "second", "third"]
         wait_until(lambda: ran() == until_third, timeout_s=60, what="the third rule to run")
+        # Snakemake may mark an output as incomplete a moment after its command has begun.
+        incomplete = work / ".snakemake" / "incomplete"
+        wait_until(lambda: os.listdir(incomplete), timeout_s=60, what="the third rule's output to be marked")
         replace_container(service, [job_id])
         assert os.listdir(work / ".snakemake" / "locks")
 
