@@ -95,6 +95,7 @@ def test_a_live_log_sticks_to_its_end_and_lets_go_when_one_scrolls_up(
     with held_job(server.client, tmp_path, lines=300) as (job_id, gate):
         log = open_log(page, server, job_id)
         expect(page.get_by_text(re.compile("^following"))).to_be_visible()
+        log_shows(log, "line 300")
         log.hover()
         page.mouse.wheel(0, -2000)
         expect(page.get_by_text(re.compile("^live, not following"))).to_be_visible()
