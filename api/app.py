@@ -16,7 +16,16 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from api import access_schemas, event_schemas, plan_schemas, problems, schemas, task_schemas
+from api import (
+    access_schemas,
+    event_schemas,
+    plan_schemas,
+    problems,
+    schemas,
+    sign_in_schemas,
+    task_schemas,
+    usage_schemas,
+)
 from api.access_log import AccessLog
 from api.auth import Authenticator
 from api.auth_settings import auth_mode, token_rules
@@ -49,11 +58,14 @@ from api.routes import (
     plans,
     reports,
     ro_crate,
+    sign_in,
     tasks,
+    usage,
     workflows,
 )
 from api.security_documents import with_security
 from api.shared_look import SharedLook
+from api.sign_in_settings import sign_in_rules
 from api.state import AppState
 from api.turns import ShortTurns, Turns
 from api.upload_requests import BEYOND_FILES_BYTES
@@ -75,6 +87,7 @@ _ROUTES = (
     logs,
     tasks,
     graph,
+    usage,
     events,
     outputs,
     reports,
@@ -82,6 +95,7 @@ _ROUTES = (
     workflows,
     plans,
     access,
+    sign_in,
     health,
     documentation,
     page,
@@ -119,10 +133,12 @@ class Application(FastAPI):
         self.requests = RequestCounts()
         service = runner.service
         self.is_open = auth_mode(settings) == "none"
+        tokens = token_rules(settings)
         authenticator = Authenticator(
             auth_mode(settings),
             runner.access,
-            token_rules(settings),
+            tokens,
+            sign_in=sign_in_rules(settings, tokens),
             own_names_only=settings.auth == "auto",
             origins=parse_origins(settings.cors_origins or ""),
             refused=self.connections.refused,
@@ -231,7 +247,14 @@ class Application(FastAPI):
             )
             document["components"]["schemas"].update(models["$defs"])
             # FastAPI drops every null, also those of examples.
-            for model in (*schemas.SHOWN, *task_schemas.SHOWN, *plan_schemas.SHOWN, *access_schemas.SHOWN):
+            for model in (
+                *schemas.SHOWN,
+                *task_schemas.SHOWN,
+                *usage_schemas.SHOWN,
+                *plan_schemas.SHOWN,
+                *access_schemas.SHOWN,
+                *sign_in_schemas.SHOWN,
+            ):
                 document["components"]["schemas"][model.__name__].update(examples=schemas.examples(model))
             submitted = document["paths"]["/jobs"]["post"]["responses"]["201"]["content"]
             submitted["application/json"]["example"] = PENDING_JOB

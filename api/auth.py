@@ -29,6 +29,7 @@ from api.problems import (
     Problem,
     request_id,
 )
+from api.sign_in import SignIn
 from api.trace_headers import arrival
 from runner.access import OPERATOR
 from runner.key_texts import looks_like_a_key, split_key_text
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from api.auth_rules import TokenRules
     from api.auth_settings import AuthMode
     from api.auth_tokens import Tokens
+    from api.sign_in import SignInRules
     from runner.access import Caller, Scope
     from runner.access_store import AccessStore
 
@@ -64,6 +66,7 @@ class Authenticator:
         store: AccessStore,
         rules: TokenRules | None = None,
         *,
+        sign_in: SignInRules | None = None,
         own_names_only: bool = False,
         origins: Collection[str] = (),
         refused: Counter[str] | None = None,
@@ -82,6 +85,7 @@ class Authenticator:
         self._failures = FailureLimit()
         self._issuer: IssuerKeys | None = None
         self._tokens: Tokens | None = None
+        self.sign_in: SignIn | None = None
         if rules is not None:
             # Here, because it takes 10 MB that only those who use it should pay for.
             from api.auth_issuer import IssuerKeys  # noqa: PLC0415
@@ -89,6 +93,8 @@ class Authenticator:
 
             self._issuer = IssuerKeys(rules.issuer, rules.algorithms)
             self._tokens = Tokens(rules, self._issuer)
+            if sign_in is not None:
+                self.sign_in = SignIn(sign_in, self._issuer)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

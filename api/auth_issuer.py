@@ -1,4 +1,4 @@
-"""The signing keys of an OpenID Connect issuer: fetched when needed, kept while the issuer is away."""
+"""What an OpenID Connect issuer says of itself, its signing keys above all: fetched when needed, and kept."""
 
 from __future__ import annotations
 
@@ -69,11 +69,12 @@ class IssuerKeys:
         clock: Callable[[], float] = time.monotonic,
         fetch_timeout_s: float = FETCH_TIMEOUT_S,
     ) -> None:
-        self._issuer = issuer
+        self.issuer = issuer
         self._algorithms = frozenset(algorithms)
         self._clock = clock
         self._fetch_timeout_s = fetch_timeout_s
         self._keys: tuple[SigningKey, ...] = ()
+        self._discovery: Mapping[str, Any] | None = None
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -98,6 +99,22 @@ class IssuerKeys:
         if self._age_s() > FRESH_S and self._may_try(REFETCH_S):
             self._begin_fetch()
         return found
+
+    async def discovery(self) -> Mapping[str, Any]:
+        """Its discovery document, an old one while it is away; what it says was not looked at but `issuer`.
+
+        Raises IssuerUnavailable: there never was one.
+        """
+        if self._discovery is None:
+            if self._may_try(FIRST_RETRY_S):
+                await self._fetched()
+            elif self._fetching is not None:
+                await asyncio.shield(self._fetching)
+        elif self._age_s() > FRESH_S and self._may_try(REFETCH_S):
+            self._begin_fetch()
+        if self._discovery is None:
+            raise IssuerUnavailable("It does not answer.")
+        return self._discovery
 
     def prefetch(self) -> None:
         """Begin to fetch the keys, so that the first token need not wait for them."""
@@ -147,19 +164,20 @@ class IssuerKeys:
                 self._keys = await self._present_keys()
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError, _Unusable) as error:
             reason = str(error) or type(error).__name__
-            _log.warning("issuer.unavailable", issuer=self._issuer, reason=reason, keys_kept=len(self._keys))
+            _log.warning("issuer.unavailable", issuer=self.issuer, reason=reason, keys_kept=len(self._keys))
         else:
             self._fetched_at = self._clock()
-            _log.info("issuer.keys_fetched", issuer=self._issuer, keys=len(self._keys))
+            _log.info("issuer.keys_fetched", issuer=self.issuer, keys=len(self._keys))
         finally:
             self._fetching = None
 
     async def _present_keys(self) -> tuple[SigningKey, ...]:
-        discovery = await self._document(self._issuer.rstrip("/") + "/.well-known/openid-configuration")
-        if discovery.get("issuer") != self._issuer:
+        discovery = await self._document(self.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        if discovery.get("issuer") != self.issuer:
             raise _Unusable(f"it calls itself {str(discovery.get('issuer'))[:200]!r}")
+        self._discovery = discovery
         address = discovery.get("jwks_uri")
-        if not isinstance(address, str) or not is_safe_address(address, like=self._issuer):
+        if not isinstance(address, str) or not is_safe_address(address, like=self.issuer):
             raise _Unusable("its jwks_uri is no https address")
         listed = (await self._document(address)).get("keys")
         if not isinstance(listed, list) or len(listed) > MAX_KEYS:
@@ -197,7 +215,7 @@ class IssuerKeys:
                 lambda: httpx2.AsyncClient(
                     timeout=self._fetch_timeout_s,
                     follow_redirects=False,
-                    trust_env=not is_loopback(self._issuer),
+                    trust_env=not is_loopback(self.issuer),
                     headers={"Accept": "application/json", "Accept-Encoding": "identity"},
                 )
             )

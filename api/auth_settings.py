@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from api.auth_rules import ALGORITHMS, TokenRules, is_safe_address, parse_grants
 
@@ -15,6 +17,26 @@ AuthSetting = Literal["auto", "none", "keys", "oidc"]
 
 DEFAULT_ALGORITHMS = "RS256,ES256,EdDSA"
 DEFAULT_GRANTS = "read=snakeline:read submit=snakeline:submit admin=snakeline:admin"
+
+Issuer = Annotated[
+    str | None,
+    Field(description="The OpenID Connect issuer whose tokens are taken: an https address."),
+]
+Audience = Annotated[
+    str | None, Field(description="What a token's `aud` must name: one of these, with commas between.")
+]
+Algorithms = Annotated[str, Field(description="The algorithms a token may be signed with.")]
+NameClaim = Annotated[
+    str, Field(min_length=1, description="The claim that names the caller, in jobs and in the audit.")
+]
+TenantClaim = Annotated[
+    str | None,
+    Field(description="The claim that names the caller's tenant; without it all are `default`."),
+]
+ScopeClaim = Annotated[str, Field(min_length=1, description="The claim with the caller's scopes or roles.")]
+Scopes = Annotated[
+    str, Field(description="What stands in that claim for `read`, `submit`, `admin` and `operator`.")
+]
 
 
 def auth_mode(settings: ServiceSettings) -> AuthMode:
@@ -34,7 +56,10 @@ def who_may_call(settings: ServiceSettings) -> str:
         case "keys":
             return "who has an API key: snakeline keys create, snakeline keys list"
         case "oidc":
-            return f"who has a token of {settings.oidc_issuer}, or an API key"
+            led = (
+                "" if settings.oidc_client_id is None else f"; the page signs in as {settings.oidc_client_id}"
+            )
+            return f"who has a token of {settings.oidc_issuer}, or an API key{led}"
 
 
 def token_rules(settings: ServiceSettings) -> TokenRules | None:

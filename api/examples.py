@@ -29,6 +29,7 @@ JOB: dict[str, JsonValue] = {
     "labels": {"project": "atlas"},
     "attachments": [],
     "attempt": 1,
+    "queue_position": None,
     "created_at": "2026-01-31T12:00:00.120000Z",
     "updated_at": "2026-01-31T12:00:12.400000Z",
     "started_at": "2026-01-31T12:00:00.150000Z",
@@ -53,6 +54,7 @@ JOB: dict[str, JsonValue] = {
         "logs": f"/jobs/{JOB_ID}/logs",
         "tasks": f"/jobs/{JOB_ID}/tasks",
         "graph": f"/jobs/{JOB_ID}/graph",
+        "usage": f"/jobs/{JOB_ID}/usage",
         "events": f"/jobs/{JOB_ID}/events",
         "outputs": f"/jobs/{JOB_ID}/outputs",
         "report": f"/jobs/{JOB_ID}/report",
@@ -122,6 +124,28 @@ TASK_PAGE: dict[str, JsonValue] = {
     "next_cursor": None,
     "attempt": 1,
     "left_out": 0,
+}
+USAGE_HISTORY: dict[str, JsonValue] = {
+    "job_id": JOB_ID,
+    "attempt": 1,
+    "started_at": JOB["started_at"],
+    "ended_at": None,
+    "limits": {"cores": 2, "memory_bytes": 2147483648},
+    "usage": {"cpu_s": 5.9, "max_rss_bytes": 412090368, "read_bytes": 1048576, "written_bytes": 4096},
+    "points": [
+        {
+            "elapsed_s": elapsed_s,
+            "cores": cores,
+            "rss_bytes": rss_bytes,
+            "processes": processes,
+            "read_bytes": read_bytes,
+            "written_bytes": written_bytes,
+        }
+        for elapsed_s, cores, rss_bytes, processes, read_bytes, written_bytes in (
+            (2.012, 1.004, 96468992, 3, 1048576, 0),
+            (4.02, 1.932, 412090368, 5, 0, 4096),
+        )
+    ],
 }
 RULE_GRAPH: dict[str, JsonValue] = {
     "nodes": [

@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
@@ -24,6 +25,7 @@ _LEVELS: Final = {
 }
 _STDERR: Final = 2
 PATIENCE_S: Final = 0.5
+PATIENCE_SHARE: Final = 0.01
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _WITHIN_LINES: Final = {code: text for code, text in _CONTROL.items() if chr(code) not in "\n\t"}
 
@@ -34,7 +36,8 @@ class StderrLines(io.TextIOBase):
     """Standard error as a place for log lines: a line that cannot be written is lost and disturbs nobody.
 
     Otherwise a full disk, or a reader of our log that has gone, would break the requests that are logged,
-    and one that reads no more would stop the service. Such a reader is waited for once, for `PATIENCE_S`.
+    and one that reads no more would stop the service. Such a reader is waited for once, for `PATIENCE_S`;
+    all waiting for one that reads slowly is `PATIENCE_SHARE` of the time, and beyond it lines are lost.
     """
 
     def __init__(self) -> None:
@@ -43,6 +46,8 @@ class StderrLines(io.TextIOBase):
         self._poll = select.poll()
         self._poll.register(_STDERR, select.POLLOUT)
         self._is_stuck = False
+        self._patience_s = PATIENCE_S
+        self._waited_at = time.monotonic()
         self._is_cut = False  # the last line has no end
 
     def write(self, text: str) -> int:
@@ -58,8 +63,16 @@ class StderrLines(io.TextIOBase):
         return len(text)
 
     def _has_room(self) -> bool:
-        patience_s = 0.0 if self._is_stuck else PATIENCE_S
+        if self._poll.poll(0):
+            self._is_stuck = False
+            return True
+        if self._is_stuck:
+            return False
+        began = time.monotonic()
+        patience_s = min(PATIENCE_S, self._patience_s + (began - self._waited_at) * PATIENCE_SHARE)
         self._is_stuck = not self._poll.poll(patience_s * 1000)
+        self._waited_at = time.monotonic()
+        self._patience_s = max(0.0, patience_s - (self._waited_at - began))
         return not self._is_stuck
 
 

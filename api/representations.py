@@ -25,7 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
-def job_document(job: Job) -> dict[str, Any]:
+def job_document(job: Job, queue_position: int | None = None) -> dict[str, Any]:
     spec = job.spec
     here = f"/jobs/{job.id}"
     progress, usage = job.progress, job.usage
@@ -51,6 +51,7 @@ def job_document(job: Job) -> dict[str, Any]:
             {"name": each.name, "size": each.size_bytes, "sha256": each.sha256} for each in spec.attachments
         ],
         "attempt": job.attempt,
+        "queue_position": queue_position,
         "created_at": job.created_at,
         "updated_at": job.updated_at,
         "started_at": job.started_at,
@@ -70,6 +71,7 @@ def job_document(job: Job) -> dict[str, Any]:
             "logs": f"{here}/logs",
             "tasks": f"{here}/tasks",
             "graph": f"{here}/graph",
+            "usage": f"{here}/usage",
             "events": f"{here}/events",
             "outputs": f"{here}/outputs",
             "report": f"{here}/report",
@@ -146,8 +148,15 @@ def json_response(document: Any, status: int = 200, headers: Mapping[str, str] |
     return Response(to_json(document, fallback=dict), status, headers, JSON)
 
 
-def job_response(job: Job, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return json_response(job_document(job), status, {"ETag": job_etag(job), **(headers or {})})
+def job_response(
+    job: Job,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    *,
+    queue_position: int | None = None,
+) -> Response:
+    document = job_document(job, queue_position)
+    return json_response(document, status, {"ETag": job_etag(job), **(headers or {})})
 
 
 def job_etag(job: Job) -> str:

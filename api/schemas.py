@@ -235,6 +235,7 @@ class JobLinks(BaseModel):
     logs: str
     tasks: str
     graph: str
+    usage: str
     events: str
     outputs: str
     report: str
@@ -270,6 +271,12 @@ class Job(BaseModel):
     labels: dict[str, str]
     attachments: list[Attachment] = Field(description="Files that came with the job, as they were sent.")
     attempt: int = Field(description="The attempt these figures are about, from 1.")
+    queue_position: int | None = Field(
+        description=(
+            "Of a pending job in `GET /jobs/{job_id}` and in lists: its place among the pending jobs of its "
+            "tenant, 1 is next. By priority, then by age; a small job may pass a large one. Else null."
+        ),
+    )
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None

@@ -15,12 +15,14 @@ import uvicorn
 from api.app import create_app
 from api.auth_settings import auth_mode
 from api.first_key import make_first_key
+from api.held_stop import HeldStop
 from api.http_limits import protocol_with
 from api.listener import BACKLOG, listen
 from api.log_format import configure_logging, log_crashes
-from runner.bootstrap import build_runner, isolate
+from runner.bootstrap import build_runner
 from runner.errors import RunnerError
 from runner.isolation.restraints import hide_memory
+from runner.isolation_choice import isolate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +50,9 @@ class Server(uvicorn.Server):
     signal is not raised again, the exit code is ours. A second signal lets the jobs go at once.
     """
 
-    def __init__(self, app: Application, runner: Runner, *, started: Callable[[], None]) -> None:
+    def __init__(
+        self, app: Application, runner: Runner, held_stop: HeldStop, *, started: Callable[[], None]
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -67,6 +71,7 @@ class Server(uvicorn.Server):
         )
         self._app = app
         self._runner = runner
+        self._held_stop = held_stop
         self._on_started = started
         self._told_to_stop = False
         self.exit_code = 0
@@ -83,12 +88,14 @@ class Server(uvicorn.Server):
             if self._runner.monitor is not None:
                 self._loop.add_reader(self._runner.monitor.pidfd, self._monitor_gone)
             self._on_started()
+            if self._held_stop.came:
+                self.handle_exit(signal.SIGTERM, None)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's form
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
-        if self._loop is None:  # nothing has been started yet
-            self.should_exit = True
+        if self._loop is None:  # jobs run already, and nobody could wind that down yet
+            self._held_stop.note(sig, frame)
             return
         self._loop.call_soon_threadsafe(self._wind_down, self._told_to_stop)
         self._told_to_stop = True
@@ -117,6 +124,8 @@ def serve(settings: ServiceSettings) -> int:
     0 after an orderly stop; 1 when the privileged monitor has ended, to be started again; 2, with one line
     on stderr, when it cannot start: the address is taken, or the data directory or the store cannot be used.
     """
+    held_stop = HeldStop()
+    held_stop.heed()
     hide_memory()
     configure_logging(settings.log_level, settings.log_format)
     log_crashes()
@@ -142,6 +151,7 @@ def serve(settings: ServiceSettings) -> int:
             server = Server(
                 create_app(runner, settings),
                 runner,
+                held_stop,
                 started=lambda: _announce(settings, runner, listener, first_key),
             )
             server.run(sockets=[listener])

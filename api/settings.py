@@ -16,7 +16,8 @@ from pydantic_settings import (
 )
 
 import runner
-from api.auth_settings import DEFAULT_ALGORITHMS, DEFAULT_GRANTS, AuthSetting, token_rules
+from api import auth_settings
+from api import sign_in_settings as sign_in
 from api.log_settings import AccessLogShare, AccessLogSlow, LogFormat, LogLevel
 from api.machine_cores import machine_cores
 from api.offer_settings import Executors, ProfilesDir, Software
@@ -245,33 +246,22 @@ class ServiceSettings(BaseSettings):
         default=None,
         description="Origins, separated by commas, whose pages may call the API from a browser.",
     )
-    auth: AuthSetting = Field(
+    auth: auth_settings.AuthSetting = Field(
         default="auto",
         description="Who may call: `none` lets everybody in, `keys` takes API keys, `oidc` an issuer's "
         "tokens and API keys; `auto` is `none` on a loopback address, else `keys`.",
     )
-    oidc_issuer: str | None = Field(
-        default=None, description="The OpenID Connect issuer whose tokens are taken: an https address."
-    )
-    oidc_audience: str | None = Field(
-        default=None, description="What a token's `aud` must name: one of these, with commas between."
-    )
-    oidc_algorithms: str = Field(
-        default=DEFAULT_ALGORITHMS, description="The algorithms a token may be signed with."
-    )
-    oidc_name_claim: str = Field(
-        default="sub", min_length=1, description="The claim that names the caller, in jobs and in the audit."
-    )
-    oidc_tenant_claim: str | None = Field(
-        default=None, description="The claim that names the caller's tenant; without it all are `default`."
-    )
-    oidc_scope_claim: str = Field(
-        default="scope", min_length=1, description="The claim with the caller's scopes or roles."
-    )
-    oidc_scopes: str = Field(
-        default=DEFAULT_GRANTS,
-        description="What stands in that claim for `read`, `submit`, `admin` and `operator`.",
-    )
+    oidc_issuer: auth_settings.Issuer = None
+    oidc_audience: auth_settings.Audience = None
+    oidc_algorithms: auth_settings.Algorithms = auth_settings.DEFAULT_ALGORITHMS
+    oidc_name_claim: auth_settings.NameClaim = "sub"
+    oidc_tenant_claim: auth_settings.TenantClaim = None
+    oidc_scope_claim: auth_settings.ScopeClaim = "scope"
+    oidc_scopes: auth_settings.Scopes = auth_settings.DEFAULT_GRANTS
+    oidc_client_id: sign_in.ClientId = None
+    oidc_sign_in_scopes: sign_in.Scopes = sign_in.DEFAULT_SCOPES
+    oidc_sign_in_token: sign_in.TokenName = sign_in.DEFAULT_TOKEN
+    oidc_sign_in_parameters: sign_in.Parameters = None
     metrics_public: bool = Field(default=False, description="`true` answers `/metrics` without a key, too.")
 
     @field_validator(
@@ -283,6 +273,7 @@ class ServiceSettings(BaseSettings):
         "on_shutdown",
         "isolation",
         "workflow_uploads",
+        "oidc_sign_in_token",
         mode="before",
     )
     @classmethod
@@ -340,7 +331,7 @@ class ServiceSettings(BaseSettings):
         for default, limits in _DEFAULTS_WITHIN.items():
             for limit in limits:
                 self._require_within(default, limit)
-        token_rules(self)
+        sign_in.sign_in_rules(self, auth_settings.token_rules(self))
         return self
 
     def _require_within(self, default: str, limit: str) -> None:

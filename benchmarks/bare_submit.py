@@ -43,6 +43,7 @@ async def submit(body: SubmitJob) -> Job:
             logs=f"{here}/logs",
             tasks=f"{here}/tasks",
             graph=f"{here}/graph",
+            usage=f"{here}/usage",
             events=f"{here}/events",
             outputs=f"{here}/outputs",
             report=f"{here}/report",

@@ -29,6 +29,9 @@ export function open(root, { part = "service", search }) {
 const table = (label, heads, rows) => el("div.scrolls", { tabindex: "0", role: "region", "aria-label": label }, el("table", null, el("thead", null, el("tr", null, heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody", null, rows)));
 const cells = (...values) => el("tr", null, values.map((value) => el("td", null, value)));
 
+// Where files of the service are is for those who have a terminal there (`snakeline check`): here their names do.
+export const named = (text) => text?.replace(/(^|[\s("'=])\/(?:[^\s/:;,'"()]+\/)*([^\s/:;,'"()]+)/g, "$1$2");
+
 // ---------------------------------------------------------------- service
 
 async function service(place) {
@@ -37,7 +40,7 @@ async function service(place) {
     told = await get("readyz");
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 503) throw error;
-    told = { status: "not ready", problem: error.message };
+    told = { ...error.told, status: "not ready", problem: error.message };
   }
   let figures = new Map();
   try {
@@ -49,14 +52,14 @@ async function service(place) {
   const fact = (name, value) => value !== undefined && value !== null && el("div", null, el("dt", null, name), el("dd", null, value));
   const size = (name) => (figures.has(name) ? bytes(figures.get(name)) : null);
   replace(place,
-    told.problem && el("div.banner", { role: "alert" }, el("h2", null, "The service is not ready"), el("p", null, told.problem)),
+    told.problem && el("div.banner", { role: "alert" }, el("h2", null, "The service is not ready"), el("p", null, named(told.problem))),
     el("dl.facts", null,
       fact("State", told.status), fact("Engine", told.engine && `${told.engine.name} ${told.engine.version}${told.engine.is_mock ? " (a stand-in: no real pipelines run)" : ""}`),
       fact("Isolation", told.isolation && `${told.isolation}${told.isolation_certain ? "" : " (best effort)"}`), fact("Protections", told.isolation_protections?.join(", ") || "none"),
       fact("Disk free", size("snakeline_disk_free_bytes")), fact("Jobs' files", size("snakeline_job_files_bytes")),
       ["pending", "running", "completed", "failed", "cancelled"].map((name) => { const value = figures.get(`snakeline_jobs{status="${name}"}`); return value !== undefined && fact(`Jobs ${name}`, count(value)); })),
-    told.isolation_detail && el("p", null, told.isolation_detail),
-    told.checks && [el("h2", null, "Checks"), table("Checks", ["Check", "State", "Detail"], told.checks.map((check) => cells(check.name, el("span", { class: `status ${check.ok ? "completed" : "failed"}` }, statusIcon(check.ok ? "completed" : "failed"), check.ok ? "good" : "not good"), check.detail)))]);
+    told.isolation_detail && el("p", null, named(told.isolation_detail)),
+    told.checks && [el("h2", null, "Checks"), table("Checks", ["Check", "State", "Detail"], told.checks.map((check) => cells(check.name, el("span", { class: `status ${check.ok ? "completed" : "failed"}` }, statusIcon(check.ok ? "completed" : "failed"), check.ok ? "good" : "not good"), named(check.detail))))]);
 }
 
 // ---------------------------------------------------------------- keys

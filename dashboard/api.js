@@ -1,6 +1,9 @@
 // The public HTTP interface, and nothing else: a key goes in a header alone, never into an address.
 
+import { setClock } from "./words.js";
+
 const KEY = "snakeline.key";
+const SESSION = "snakeline.session";
 const news = new EventTarget();
 
 export class Problem extends Error {
@@ -11,13 +14,29 @@ export class Problem extends Error {
     this.title = document.title ?? "";
     this.errors = document.errors ?? [];
     this.requestId = document.request_id ?? null;
+    this.told = document;
   }
 }
 
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
-export function setKey(text) {
+// What renews a token of an issuer's: {issuer, refresh, renewAt, until}; null for a key or a token that was pasted.
+export const session = () => JSON.parse(sessionStorage.getItem(SESSION));
+let signIns = 0; // what one person has asked for is not sent with what the next one signs in with
+export function setKey(text, ofIssuer = null, { isRenewed = false } = {}) {
+  if (!isRenewed && (text ?? null) !== sessionStorage.getItem(KEY)) signIns += 1;
   if (text) sessionStorage.setItem(KEY, text);
   else sessionStorage.removeItem(KEY);
+  if (text && ofIssuer) sessionStorage.setItem(SESSION, JSON.stringify(ofIssuer));
+  else sessionStorage.removeItem(SESSION);
+}
+
+let renewing = null;
+// Whether there is another token by now than the one that was sent. Throws where the issuer can't be asked.
+async function renewed(sent) {
+  if (sessionStorage.getItem(KEY) !== sent) return hasKey();
+  if (!session()?.refresh) return false;
+  renewing ??= import("./oidc.js").then((oidc) => oidc.renew()).finally(() => { renewing = null; });
+  return renewing;
 }
 
 // "signed-out": a key is wanted; "lost" and "found": the service cannot be reached, and can again.
@@ -42,21 +61,39 @@ export function query(values) {
   return text ? `?${text}` : "";
 }
 
-export function headers(more) {
+async function headers(more) {
   const all = { ...more };
+  const renewAt = session()?.renewAt;
+  if (renewAt && Date.now() >= renewAt) {
+    try {
+      await renewed(sessionStorage.getItem(KEY));
+    } catch (error) {
+      if (Date.now() >= session()?.until) throw error; // else it is still good
+    }
+  }
   const key = sessionStorage.getItem(KEY);
   if (key !== null) all.Authorization = `Bearer ${key}`;
   return all;
 }
 
-export async function request(path, { method = "GET", json, signal, accept = "application/json", more } = {}) {
-  const sent = headers({ Accept: accept, ...more });
-  if (json !== undefined) sent["Content-Type"] = "application/json";
+export async function request(path, { method = "GET", json, body, signal, accept = "application/json", more } = {}) {
+  let sent;
+  const asking = signIns;
+  const ask = async () => {
+    sent = await headers({ Accept: accept, ...more });
+    if (asking !== signIns) throw new DOMException("Whoever asked is not signed in any more.", "AbortError");
+    if (json !== undefined) sent["Content-Type"] = "application/json";
+    const askedAt = Date.now();
+    const told = await fetch(address(path), {
+      method, signal, headers: sent, credentials: "omit", body: json === undefined ? body : JSON.stringify(json),
+    });
+    setClock(told.headers.get("Date"), askedAt, Date.now());
+    return told;
+  };
   let answer;
   try {
-    answer = await fetch(address(path), {
-      method, signal, headers: sent, credentials: "omit", body: json === undefined ? undefined : JSON.stringify(json),
-    });
+    answer = await ask();
+    if (answer.status === 401 && sent.Authorization && await renewed(sent.Authorization.slice("Bearer ".length))) answer = await ask();
   } catch (error) {
     if (error.name !== "AbortError") setLost(true);
     throw error;
@@ -68,7 +105,9 @@ export async function request(path, { method = "GET", json, signal, accept = "ap
     told = await answer.json();
   } catch { /* not of the service: a proxy's own page */ }
   const problem = new Problem(answer.status, told);
-  if (answer.status === 401) news.dispatchEvent(new CustomEvent("signed-out", { detail: problem }));
+  // Of what was sent with a token that is not used any more nobody needs to hear.
+  const isOfNow = (sent.Authorization?.slice("Bearer ".length) ?? null) === sessionStorage.getItem(KEY);
+  if (answer.status === 401 && isOfNow) news.dispatchEvent(new CustomEvent("signed-out", { detail: problem }));
   throw problem;
 }
 
@@ -79,89 +118,6 @@ export async function get(path, options) {
 export async function send(method, path, json) {
   const answer = await request(path, { method, json });
   return answer.status === 204 ? null : answer.json();
-}
-
-// Events of a response as {event, id, data}.
-async function* eventsOf(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  let now = { event: "message", id: null, data: [] };
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines) {
-      if (line === "") {
-        if (now.data.length) yield { event: now.event, id: now.id, data: now.data.join("\n") };
-        now = { event: "message", id: null, data: [] };
-        continue;
-      }
-      const colon = line.indexOf(":");
-      if (colon === 0) continue;
-      const name = colon < 0 ? line : line.slice(0, colon);
-      const told = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-      if (name === "data") now.data.push(told);
-      else if (name === "event") now.event = told;
-      else if (name === "id") now.id = told;
-    }
-  }
-}
-
-// The changes of all jobs, for as long as the page is open: comes back by itself where it broke off.
-export class Changes {
-  #listeners = new Set();
-  #abort = null;
-  #seen = null;
-
-  listen(listener) {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  }
-
-  start() {
-    if (this.#abort) return;
-    this.#abort = new AbortController();
-    this.#run(this.#abort.signal);
-  }
-
-  stop() {
-    this.#abort?.abort();
-    this.#abort = null;
-    this.#seen = null;
-  }
-
-  #tell(change) {
-    for (const listener of this.#listeners) listener(change);
-  }
-
-  async #run(signal) {
-    let pauseMs = 500;
-    while (!signal.aborted) {
-      try {
-        const more = this.#seen === null ? {} : { "Last-Event-ID": this.#seen };
-        const answer = await request("events", { accept: "text/event-stream", signal, more });
-        pauseMs = 500;
-        for await (const event of eventsOf(answer)) {
-          if (event.id !== null) this.#seen = event.id;
-          if (event.event === "gap") this.#tell(null); // a store that was replaced: look at everything again
-          else if (event.event !== "start") this.#tell(JSON.parse(event.data));
-        }
-        setLost(true); // ended by the service or by what is between
-      } catch (error) {
-        if (signal.aborted) return;
-        if (error instanceof Problem) {
-          if (error.status === 401 || error.status === 403) return;
-          if (error.status === 422) this.#seen = null;
-          if (error.status < 500 && error.status !== 429) pauseMs = 5000;
-        } else {
-          setLost(true);
-        }
-      }
-      await new Promise((resolve) => { setTimeout(resolve, pauseMs * (0.75 + Math.random() / 2)); });
-      pauseMs = Math.min(pauseMs * 1.7, 8000);
-    }
-  }
 }
 
 // To a file of the reader's: a key cannot stand in a link's address, so the page fetches where one is used.

@@ -1,7 +1,9 @@
 // The shell: which view is shown, who is signed in, whether the service can be reached.
 
-import { Changes, Problem, get, hasKey, onNews, setKey } from "./api.js";
+import { Problem, get, hasKey, onNews, session, setKey } from "./api.js";
+import { Changes } from "./changes.js";
 import { button, dialog, el, replace } from "./dom.js";
+import { signInForm, takeAnswer } from "./sign_in.js";
 
 const main = document.getElementById("main");
 const head = document.getElementById("head");
@@ -27,7 +29,10 @@ try {
 
 // ---------------------------------------------------------------- notices
 
+const passing = new Map(); // notices that go by themselves, and when
+
 function notice(name, kind, ...content) {
+  clearTimeout(passing.get(name));
   const old = notices.querySelector(`[data-name="${name}"]`);
   if (!content.length) {
     old?.remove();
@@ -38,6 +43,13 @@ function notice(name, kind, ...content) {
   else notices.append(fresh);
 }
 
+// One that goes by itself, unless another has taken its place.
+function passingNotice(name, ms, ...content) {
+  notice(name, "good", ...content);
+  passing.set(name, setTimeout(() => notice(name, "good"), ms));
+}
+
+let isOwed = false; // something that was asked for could not be fetched
 let lostTimer = null;
 onNews("lost", () => {
   // A stream that a proxy ends now and then is back before anybody needs to know.
@@ -46,20 +58,25 @@ onNews("lost", () => {
 onNews("found", () => {
   clearTimeout(lostTimer);
   lostTimer = null;
-  if (!notices.querySelector('[data-name="connection"].warning')) return;
-  notice("connection", "good", "Connected again: what happened meanwhile is shown.");
-  setTimeout(() => notice("connection", "good"), 4000);
+  const wasTold = notices.querySelector('[data-name="connection"].warning');
+  if (!wasTold && !isOwed) return;
+  if (wasTold) passingNotice("connection", 4000, "Connected again: what happened meanwhile is shown.");
+  if (isOwed) notice("told", "bad");
+  isOwed = false;
   if (view) view.refresh?.();
   else route();
+  lookReady();
 });
 
 export const tell = (text, kind = "good") => {
-  notice("told", kind, text, button("✕", () => notice("told", kind), { "aria-label": "Close this message", class: "plain" }));
-  if (kind === "good") setTimeout(() => notice("told", kind), 6000);
+  const told = [text, button("✕", () => notice("told", kind), { "aria-label": "Close this message", class: "plain" })];
+  if (kind === "good") passingNotice("told", 6000, ...told);
+  else notice("told", kind, ...told);
 };
 
 export function failed(error) {
   if (error.name === "AbortError") return;
+  isOwed ||= !(error instanceof Problem);
   const more = error.requestId ? ` (request ${error.requestId})` : "";
   tell(error instanceof Problem ? error.message + more : "The service could not be reached.", "bad");
 }
@@ -99,51 +116,66 @@ function showKeys() {
 // ---------------------------------------------------------------- sign-in
 
 function signOut() {
+  const ended = session() !== null;
   setKey(null);
   changes.stop();
-  askForKey(null);
+  askForKey(null, { ended });
   drawHead();
 }
 
-function askForKey(problem) {
+let isStray = false; // somebody came with an answer of an issuer that this tab has not asked for
+
+async function tryKey(key) {
+  setKey(key);
+  shown = null;
+  try {
+    await get("jobs?limit=1");
+  } catch (error) {
+    setKey(null);
+    throw error;
+  }
+  start();
+}
+
+function askForKey(problem, { why, detail, ended } = {}) {
   if (shown === "sign-in" && !problem?.type.startsWith("credentials-invalid")) return;
   view?.close();
   view = null;
   shown = "sign-in";
   changes.stop();
-  const field = el("input", { type: "password", name: "key", required: true, autocomplete: "off", spellcheck: "false", id: "key", "aria-describedby": "key-told" });
-  const why = el("p.bad", { role: "alert" }, problem?.type === "credentials-invalid" || problem?.type === "too-many-failures" ? problem.message : "");
-  const form = el("form.card.narrow", {
-    on: {
-      submit: async (event) => {
-        event.preventDefault();
-        setKey(field.value.trim());
-        shown = null;
-        try {
-          await get("jobs?limit=1");
-          start();
-        } catch (error) {
-          setKey(null);
-          if (!(error instanceof Problem)) why.textContent = "The service could not be reached.";
-          else if (error.status !== 401) why.textContent = error.message;
-        }
-      },
-    },
-  },
-  el("h1", null, "Sign in"),
-  el("label", { for: "key" }, "API key or token"), field,
-  el("p.quiet", { id: "key-told" }, "It is kept in this tab alone, until you close it, and is sent in a header only. The first key is in the service's log; the next are made with ",
-    el("code", null, "snakeline keys create --name NAME"), ". Where the service takes tokens of an issuer (OpenID Connect), paste the access token."),
-  why, el("button.primary", { type: "submit" }, "Sign in"));
+  const isRefused = problem?.type === "credentials-invalid" || problem?.type === "too-many-failures";
+  const told = why ?? (isRefused ? problem.message : isStray ? "That sign-in was not begun in this tab, or is over already: begin again." : "");
+  isStray = false;
+  const { form, field } = signInForm({ why: told, detail, ended, tryKey });
   replace(main, form);
   document.title = "Sign in · Snakeline";
   field.focus();
 }
 onNews("signed-out", (event) => {
+  const until = session()?.until;
+  const isOver = until && Date.now() >= until;
   setKey(null);
   drawHead();
-  askForKey(event.detail);
+  askForKey(event.detail, { why: isOver ? "You have been signed in for as long as the issuer allows: sign in again to go on where you were." : undefined });
 });
+
+// Somebody has come back from the issuer.
+async function comeBack(answer) {
+  replace(main, el("p.quiet", null, "Signing in …"));
+  try {
+    await (await import("./oidc.js")).finish(answer);
+  } catch (error) {
+    askForKey(null, { why: "detail" in error ? error.message : "The service could not be reached.", detail: error.detail });
+    return;
+  }
+  drawHead();
+  try {
+    await get("jobs?limit=1"); // alone, as each token that is refused counts against this address
+  } catch (error) {
+    if (error instanceof Problem && error.status === 401) return; // and that was told
+  }
+  start();
+}
 
 // ---------------------------------------------------------------- views
 
@@ -211,7 +243,7 @@ window.addEventListener("hashchange", async () => {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.target.closest("input, textarea, select, [contenteditable]")) {
+  if (event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]")) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
@@ -228,17 +260,32 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+// Whether jobs can run is looked at again for as long as they cannot.
+let looking = null;
+async function lookReady() {
+  clearTimeout(looking);
+  try {
+    const { engine } = await get("readyz");
+    notice("ready", "bad");
+    notice("engine", "warning", ...(engine?.is_mock ? ["The engine is the stand-in: no real pipelines run here. (SNAKELINE_ENGINE=snakemake runs them.)"] : []));
+  } catch (error) {
+    if (!(error instanceof Problem && error.status === 503)) return;
+    notice("ready", "bad", el("span", null, "The service is not ready: it takes no jobs now, or cannot run them. ", el("a", { href: "#/admin" }, "Why")));
+    looking = setTimeout(lookReady, 15_000);
+  }
+}
+
 async function start() {
   shown = null;
   changes.start();
   await route();
-  try {
-    const { engine } = await get("readyz");
-    notice("engine", "warning", ...(engine?.is_mock ? ["The engine is the stand-in: no real pipelines run here. (SNAKELINE_ENGINE=snakemake runs them.)"] : []));
-  } catch (error) {
-    if (error instanceof Problem && error.status === 503) notice("ready", "bad", `The service is not ready: ${error.message}`);
-  }
+  await lookReady();
 }
 
+const answer = takeAnswer();
 drawHead();
-start();
+if (answer?.begun) comeBack(answer);
+else {
+  isStray = answer !== null && (answer.told.has("code") || answer.told.has("error"));
+  start();
+}

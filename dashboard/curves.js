@@ -1,7 +1,7 @@
 // Curves of the last hours, drawn from the newest jobs: how many waited, how many ran, how many ended in an hour.
 
 import { el, svg } from "./dom.js";
-import { count } from "./words.js";
+import { count, now as served } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 72;
@@ -43,7 +43,7 @@ function chart(title, values, from, to, isBars) {
 
 export function curves(jobs, isPart) {
   if (jobs.length < 2) return [];
-  const now = Date.now();
+  const now = served();
   const times = jobs.map((job) => ({ created: Date.parse(job.created_at), started: job.started_at && Date.parse(job.started_at), ended: job.completed_at && Date.parse(job.completed_at) }));
   const oldest = Math.min(...times.map((job) => job.created));
   const hours = Math.min(24, Math.max(6, Math.ceil((now - oldest) / HOUR)));

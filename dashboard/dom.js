@@ -53,6 +53,7 @@ export function throttled(pauseMs, work) {
   let timer = null;
   let wanted = false;
   let running = false;
+  let isStopped = false;
   const run = async () => {
     timer = null;
     wanted = false;
@@ -61,19 +62,22 @@ export function throttled(pauseMs, work) {
       await work();
     } finally {
       running = false;
-      timer = setTimeout(() => {
-        timer = null;
-        if (wanted) run();
-      }, pauseMs);
+      if (!isStopped) {
+        timer = setTimeout(() => {
+          timer = null;
+          if (wanted) run();
+        }, pauseMs);
+      }
     }
   };
   const call = () => {
+    if (isStopped) return;
     if (timer === null && !running) run();
     else wanted = true;
   };
   call.stop = () => {
     clearTimeout(timer);
-    timer = -1;
+    isStopped = true;
   };
   return call;
 }
@@ -90,9 +94,9 @@ export async function copy(text, control) {
     if (!document.execCommand("copy")) told = "Not copied";
     field.remove();
   }
-  const before = control.textContent;
+  control.dataset.label ??= control.textContent; // not what is told of the time before
   control.textContent = told;
-  setTimeout(() => { control.textContent = before; }, 1500);
+  setTimeout(() => { control.textContent = control.dataset.label; }, 1500);
 }
 
 // A dialog that can be closed with Escape and gives the focus back.

@@ -5,11 +5,12 @@ import { attempt, failed, tell } from "./app.js";
 import { button, confirmed, copy, el, replace, throttled } from "./dom.js";
 import { ruleGraph } from "./graph.js";
 import { isActive, logViewOf } from "./log_page.js";
+import { ERROR } from "./log_rows.js";
 import { find } from "./log_search.js";
-import { ERROR } from "./log_view.js";
 import { Outputs } from "./outputs.js";
 import { taskLogView, wildcards } from "./task.js";
 import { Tasks } from "./tasks.js";
+import { UsageView } from "./usage.js";
 import { REASONS, bar, bytes, count, duration, lasting, plural, progressBar, shortId, statusMark, when } from "./words.js";
 
 const ORDER = ["failed", "running", "cancelled", "pending", "completed", "up_to_date"];
@@ -29,6 +30,8 @@ class JobView {
     this.parts = Object.fromEntries(["title", "banner", "actions", "log", "rules", "graph", "tasks", "usage", "files", "about"].map((name) => [name, el("section")]));
     this.loadRun = throttled(1200, () => this.fetchRun());
     this.loadJob = throttled(1500, () => this.fetchJob());
+    this.loadPlace = throttled(3000, () => this.fetchJob());
+    this.progress = el("div");
     this.stop = changes.listen((change) => this.changed(change));
     replace(root, el("p.quiet", null, "Loading …"));
     this.begin();
@@ -39,12 +42,19 @@ class JobView {
     this.stop();
     this.loadRun.stop();
     this.loadJob.stop();
+    this.loadPlace.stop();
+    this.finding?.abort();
     this.log?.close();
     this.tasks?.close();
+    this.usage?.close();
     this.outputs.close();
   }
 
   refresh() {
+    if (!this.tasks) {
+      this.begin();
+      return;
+    }
     this.loadJob();
     this.loadRun();
   }
@@ -65,14 +75,17 @@ class JobView {
   }
 
   async begin() {
+    const turn = (this.turn = (this.turn ?? 0) + 1);
     try {
-      this.job = await get(`jobs/${this.id}`);
+      const job = await get(`jobs/${this.id}`);
+      if (this.isClosed || turn !== this.turn) return;
+      this.job = job;
     } catch (error) {
-      if (error instanceof Problem && error.status === 404) replace(this.root, el("h1", null, "There is no such job"), el("p", null, "It was deleted, or it is not yours. ", el("a", { href: "#/" }, "To the jobs")));
+      if (this.isClosed || turn !== this.turn) return;
+      if (error instanceof Problem && error.status === 404) this.gone();
       else failed(error);
       return;
     }
-    if (this.isClosed) return;
     document.title = `${this.job.name ?? shortId(this.id)} · Snakeline`;
     this.log?.close();
     this.log = null;
@@ -80,60 +93,85 @@ class JobView {
     this.tasks = new Tasks(this.id, this.number, this.search);
     replace(this.root, this.parts.title, this.parts.banner, this.parts.actions, this.parts.log, this.parts.rules, this.parts.graph, this.parts.tasks, this.parts.usage, this.parts.files, this.parts.about);
     replace(this.parts.tasks, this.tasks.element);
+    this.usage?.close();
+    this.usage = new UsageView(this.id, this.number);
+    replace(this.parts.usage, this.usage.element);
     this.drawHead();
     this.drawAbout();
     await this.showLog();
+    if (this.isClosed || turn !== this.turn) return;
     this.loadRun();
     await this.showOutputs();
     if (this.search.has("rule") || this.search.has("status")) this.tasks.element.scrollIntoView();
   }
 
+  gone() {
+    this.close();
+    this.tasks = null;
+    replace(this.root, el("h1", null, "There is no such job"), el("p", null, "It was deleted, or it is not yours. ", el("a", { href: "#/" }, "To the jobs")));
+  }
+
   changed(change) {
     if (change === null) this.refresh();
-    if (change?.job_id !== this.id || !this.job) return;
-    const before = this.job;
-    this.job = { ...before, ...change.job, links: before.links };
-    if (this.job.attempt !== before.attempt && !this.search.has("attempt")) {
-      this.begin();
+    if (!change || !this.tasks) return;
+    if (change.job_id !== this.id) {
+      // Others start and end: it moves up.
+      if (this.job.status === "pending" && change.kind !== "progressed") this.loadPlace();
       return;
     }
-    this.drawHead();
-    if (before.status !== this.job.status) {
-      this.log?.setLive?.(isActive(this.job) && this.isLatest);
-      if (!isActive(this.job)) {
-        this.fetchJob();
-        this.showLog();
-        this.showOutputs();
-      }
-    }
+    this.heard = change.job;
+    this.take({ ...this.job, ...change.job, links: this.job.links });
     this.loadRun();
     this.loadJob();
   }
 
   async fetchJob() {
+    this.heard = null;
+    const turn = (this.jobTurn = (this.jobTurn ?? 0) + 1);
     try {
-      this.job = await get(`jobs/${this.id}`);
-      this.drawHead();
+      const job = await get(`jobs/${this.id}`);
+      if (this.isClosed || turn !== this.jobTurn) return;
+      // What was heard while the answer was under way may be newer.
+      this.take({ ...job, ...this.heard, links: job.links });
       this.drawAbout();
     } catch (error) {
-      if (!(error instanceof Problem && error.status === 404)) failed(error);
+      if (this.isClosed) return;
+      if (error instanceof Problem && error.status === 404) this.gone();
+      else failed(error);
     }
+  }
+
+  take(job) {
+    const before = this.job;
+    this.job = job.status === "pending" ? job : { ...job, queue_position: null };
+    if (job.attempt !== before.attempt && !this.search.has("attempt")) {
+      this.begin();
+      return;
+    }
+    this.drawHead();
+    if (before.status === job.status) return;
+    this.log?.setLive(isActive(job) && this.isLatest);
+    if (isActive(job)) return;
+    if (job.status === "failed") this.showLog(); // else whoever reads it is left where they are
+    this.showOutputs();
   }
 
   // ---------------------------------------------------------------- what happened
 
   drawHead() {
     const { job } = this;
-    const state = JSON.stringify([job.status, job.reason, job.attempt, job.cancel_requested_at, job.progress, job.error_message, this.number]);
+    const state = JSON.stringify([job.status, job.reason, job.attempt, job.cancel_requested_at, job.queue_position, job.error_message, this.number]);
+    replace(this.progress, job.progress && progressBar(job.progress));
     if (state === this.drawn) return;
     this.drawn = state;
     const focus = document.activeElement?.dataset?.act;
     const attempts = job.attempt > 1 && el("select", { "aria-label": "Attempt", on: { change: (event) => { location.hash = `#/jobs/${this.id}${query({ attempt: event.target.value })}`; } } },
       Array.from({ length: job.attempt }, (_, index) => el("option", { value: index + 1, selected: index + 1 === this.number }, `Attempt ${index + 1} of ${job.attempt}`)));
     replace(this.parts.title,
-      el("div.title", null, el("h1", null, job.name ?? shortId(job.id)), el("div.inline", null, statusMark(job.status), job.cancel_requested_at && job.status === "running" && el("span.quiet", null, "being cancelled"), attempts)),
+      el("div.title", null, el("h1", null, job.name ?? shortId(job.id)), el("div.inline", null, statusMark(job.status), job.cancel_requested_at && job.status === "running" && el("span.quiet", null, "being cancelled"),
+        job.queue_position && el("span.quiet", null, `#${count(job.queue_position)} in the queue`), attempts)),
       el("p.quiet", null, job.workflow, " · submitted ", when(job.created_at), " by ", job.owner, job.started_at && [" · ", job.completed_at ? "took " : "running for ", lasting(job.started_at, job.completed_at)]),
-      job.progress && progressBar(job.progress));
+      this.progress);
     replace(this.parts.actions, el("div.tools", null, this.buttons()));
     if (focus) this.parts.actions.querySelector(`[data-act="${focus}"]`)?.focus();
     this.drawBanner();
@@ -204,10 +242,12 @@ class JobView {
 
   async showLog() {
     const { job } = this;
+    const turn = (this.logTurn = (this.logTurn ?? 0) + 1);
     this.rootFailure = null;
     if (job.status === "failed" || !this.isLatest) {
       try {
         const page = await get(`jobs/${this.id}/tasks${query({ status: "failed", attempt: this.number, limit: 100 })}`);
+        if (this.isClosed || turn !== this.logTurn) return;
         this.rootFailure = page.items.find((task) => task.error?.is_root) ?? page.items[0] ?? null;
         this.others = page.total - 1;
         if (this.rootFailure) {
@@ -215,15 +255,16 @@ class JobView {
           this.drawHead();
         }
       } catch (error) {
-        if (!(error instanceof Problem)) throw error;
+        if (!(error instanceof Problem)) failed(error); // the log itself may be there
       }
     }
-    if (this.isClosed) return;
+    if (this.isClosed || turn !== this.logTurn) return;
     const failure = this.rootFailure;
     const choices = [...(failure?.log ?? []).map((name, index) => [`Log of ${failure.rule}: ${name}`, () => this.openTaskLog(failure, index, name)]), ["Log of the job", () => this.openJobLog()]];
     const tabs = el("div.tabs", { role: "group", "aria-label": "Which log" });
     const place = el("div");
     const choose = (chosen) => {
+      this.finding?.abort();
       replace(tabs, choices.length > 1 && choices.map(([name], index) => button(name, () => choose(index), { "aria-pressed": String(index === chosen) })),
         el("a", { href: `#/jobs/${this.id}/log${query({ attempt: this.number })}` }, "Open the whole log"));
       this.log?.close();
@@ -243,11 +284,14 @@ class JobView {
   openJobLog() {
     const isLive = isActive(this.job) && this.isLatest;
     const view = logViewOf(this.job, this.number);
+    this.finding = new AbortController();
+    const { signal } = this.finding;
     view.open({ at: "end", isLive }).then(async () => {
       if (isLive || (this.isLatest && this.job.status !== "failed")) return;
       const words = this.rootFailure ? [`rule ${this.rootFailure.rule}:`] : ["Error in rule", "Traceback", "Exception", "rror:"];
       for (const word of words) {
-        const offset = await find(view.lines, word, this.rootFailure ? view.lines.size : Math.max(-1, view.lines.size - (1 << 20)), { isBack: Boolean(this.rootFailure), signal: new AbortController().signal, told() {} });
+        const offset = await find(view.lines, word, this.rootFailure ? view.lines.size : Math.max(-1, view.lines.size - (1 << 20)), { isBack: Boolean(this.rootFailure), signal, told() {} });
+        if (signal.aborted) return;
         if (offset !== null) {
           await view.showAt(offset);
           return;
@@ -260,16 +304,18 @@ class JobView {
   // ---------------------------------------------------------------- the run
 
   async fetchRun() {
+    const { tasks } = this;
     let graph;
     try {
       graph = await get(`jobs/${this.id}/graph${query({ attempt: this.number })}`);
+      if (this.isClosed || tasks !== this.tasks) return; // another attempt is shown by now
+      this.drawRules(graph);
+      await tasks.load(isActive(this.job) && this.isLatest);
     } catch (error) {
-      if (!(error instanceof Problem && error.status === 404)) failed(error);
+      if (!this.isClosed && !(error instanceof Problem && error.status === 404)) failed(error);
       return;
     }
-    if (this.isClosed) return;
-    this.drawRules(graph);
-    await this.tasks.load(isActive(this.job) && this.isLatest);
+    if (this.isClosed || tasks !== this.tasks) return;
     if (!graph.nodes.length) {
       replace(this.parts.graph);
       return;
@@ -278,6 +324,7 @@ class JobView {
     if (state === this.graphState) return;
     try {
       const picture = await ruleGraph(`jobs/${this.id}/graph${query({ attempt: this.number, format: "svg" })}`, { nodes: graph.nodes, linkTo: (rule) => this.ruleLink(rule) });
+      if (this.isClosed || tasks !== this.tasks) return;
       this.graphState = state;
       const old = this.parts.graph.querySelector(".graph");
       const scroll = old && [old.scrollLeft, old.scrollTop];
@@ -317,12 +364,7 @@ class JobView {
   drawAbout() {
     const { job } = this;
     const fact = (name, value) => value !== null && value !== undefined && value !== "" && el("div", null, el("dt", null, name), el("dd", null, value));
-    const { usage } = job;
-    const took = job.started_at && (job.completed_at ? Date.parse(job.completed_at) : Date.now()) - Date.parse(job.started_at);
-    replace(this.parts.usage, usage && [el("h2", null, "Use of the machine"), el("div.figures", null,
-      meter("Processor", usage.cpu_s, took ? (took / 1000) * job.cores : 0, `${duration(usage.cpu_s * 1000)} on ${plural(job.cores, "core")}${took ? `, ${Math.round((100 * usage.cpu_s) / Math.max(0.001, (took / 1000) * job.cores))} % of what it could have used` : ""}`),
-      meter("Memory, the most at once", usage.max_rss_bytes, (job.memory_mb ?? 0) * 2 ** 20, `${bytes(usage.max_rss_bytes)}${job.memory_mb ? ` of ${bytes(job.memory_mb * 2 ** 20)} allowed` : ", no limit set"}`),
-      el("div", null, el("b", null, "Disk"), el("p", null, `${bytes(usage.read_bytes)} read, ${bytes(usage.written_bytes)} written`)))]);
+    this.usage.show(isActive(job) && this.isLatest);
     replace(this.parts.about, el("h2", null, "About"), el("dl.facts", null,
       fact("Id", el("code", null, job.id)), fact("Workflow", job.workflow), fact("Version", job.workflow_version && el("code", { title: job.workflow_version }, job.workflow_version.slice(0, 19))),
       fact("Commit", job.workflow_commit && el("code", null, job.workflow_commit.slice(0, 12))), fact("Engine", job.engine), fact("Isolation", job.isolation), fact("Cores", job.cores), fact("Priority", job.priority),
@@ -333,13 +375,6 @@ class JobView {
     Object.keys(job.options).length > 0 && [el("h3", null, "Options"), el("pre", { tabindex: "0" }, pretty(job.options))],
     job.attachments.length > 0 && [el("h3", null, "Files that came with it"), el("ul", null, job.attachments.map((each) => el("li", null, el("code", null, each.name), ` ${bytes(each.size)}`)))]);
   }
-}
-
-function meter(name, value, limit, told) {
-  const part = limit ? Math.min(1, value / limit) : 0;
-  const fill = el("span");
-  fill.style.width = `${part * 100}%`;
-  return el("div", null, el("b", null, name), limit > 0 && el("div", { class: part > 0.9 && name.startsWith("Memory") ? "meter high" : "meter", role: "img", "aria-label": `${name}: ${told}` }, fill), el("p", null, told));
 }
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;

@@ -1,13 +1,15 @@
 // The list of jobs: live by the one stream of changes, filtered by the address.
 
-import { Problem, address, get, query, send } from "./api.js";
-import { attempt, failed, setSearch, tell } from "./app.js";
-import { button, confirmed, copy, el, replace, throttled } from "./dom.js";
+import { Problem, address, get, query } from "./api.js";
+import { attempt, failed, setSearch } from "./app.js";
+import { button, copy, el, replace, throttled } from "./dom.js";
 import { curves } from "./curves.js";
+import { RuleProgress, ruleBar } from "./rule_progress.js";
+import { Selection } from "./selection.js";
 import { STATUSES, count, lasting, plural, progressBar, shortId, statusMark, when } from "./words.js";
 
 const PAGE = 50;
-const ENDED = new Set(["completed", "failed", "cancelled"]);
+const CURVED = 500;
 
 export function open(root, { search, changes }) {
   return new JobList(root, search, changes);
@@ -16,16 +18,20 @@ export function open(root, { search, changes }) {
 class JobList {
   constructor(root, search, changes) {
     this.jobs = [];
-    this.selected = new Set();
-    this.current = null;
-    this.positions = new Map();
-    this.cursors = []; // of the pages before this one
     this.abort = new AbortController();
-    this.later = new Map();
+    this.later = new Map(); // changes that are still to be shown, by job
+    this.heard = new Map(); // changes since a page was asked for
+    // Whoever comes back finds the list as it was.
+    const before = history.state?.list;
+    this.current = before?.current ?? null;
+    this.cursors = before?.cursors ?? []; // of the pages before this one
+    this.scrollTo = before?.y;
+    this.selection = new Selection(this);
+    this.rules = new RuleProgress((id) => { const job = this.jobs.find((each) => each.id === id); if (job) this.drawRow(job); });
     this.draw(root, search);
     this.load = throttled(1000, () => this.fetchPage());
     this.loadCounts = throttled(2000, () => this.fetchCounts());
-    this.loadCurves = throttled(15_000, () => this.fetchCurves());
+    this.drawCurves = throttled(15_000, async () => this.showCurves());
     this.apply = throttled(250, async () => this.applyChanges());
     this.stopListening = changes.listen((change) => this.onChange(change));
     // The list first: everything else can wait until it is seen.
@@ -33,7 +39,7 @@ class JobList {
       if (this.abort.signal.aborted) return;
       this.fetchWorkflows();
       this.loadCounts();
-      this.loadCurves();
+      this.fetchCurves();
     });
     document.title = "Jobs · Snakeline";
   }
@@ -41,26 +47,30 @@ class JobList {
   close() {
     this.abort.abort();
     this.stopListening();
-    for (const call of [this.load, this.loadCounts, this.loadCurves, this.apply]) call.stop();
+    this.rules.close();
+    for (const call of [this.load, this.loadCounts, this.drawCurves, this.apply]) call.stop();
     clearTimeout(this.typing);
   }
 
   refresh() {
     this.load();
     this.loadCounts();
+    this.fetchCurves();
   }
 
   moved(search) {
-    this.filters = search;
+    clearTimeout(this.typing);
+    this.filters = new URLSearchParams(search);
     this.cursors = [];
-    this.field.value = search.get("q") ?? "";
+    this.showFilters();
+    this.drawCounts();
     this.load();
   }
 
   draw(root, search) {
     this.filters = new URLSearchParams(search);
     this.field = el("input", {
-      type: "search", "data-search": true, placeholder: "Name or id", "aria-label": "Search by name or id", "aria-keyshortcuts": "/", value: search.get("q") ?? "",
+      type: "search", "data-search": true, placeholder: "Name or id", "aria-label": "Search by name or id", "aria-keyshortcuts": "/",
       on: {
         input: () => {
           clearTimeout(this.typing);
@@ -69,30 +79,47 @@ class JobList {
       },
     });
     this.workflow = el("select", { "aria-label": "Workflow", on: { change: () => this.filter("workflow", this.workflow.value) } }, el("option", { value: "" }, "every workflow"));
-    this.label = el("input", { placeholder: "label: key:value", "aria-label": "Label, as key:value", value: search.get("label") ?? "", on: { change: () => this.filter("label", this.label.value.trim()) } });
+    this.label = el("input", { placeholder: "label: key:value", "aria-label": "Label, as key:value", on: { change: () => this.filter("label", this.label.value.trim()) } });
     this.statuses = el("div.statuses", { role: "group", "aria-label": "Filter by status" });
-    this.bulk = el("div.bulk", { "aria-live": "polite" });
     this.charts = el("section.charts", { "aria-label": "Lately" });
     this.body = el("tbody");
-    this.all = el("input", { type: "checkbox", "aria-label": "Select every job of this page", on: { change: () => this.selectAll(this.all.checked) } });
     this.table = el("table.jobs", null,
       el("caption.offscreen", null, "Jobs, newest first"),
-      el("thead", null, el("tr", null, el("th", { scope: "col" }, this.all),
+      el("thead", null, el("tr", null, el("th", { scope: "col" }, this.selection.all),
         ["Status", "Job", "Workflow", "Progress", "Submitted", "Duration", "Who"].map((name) => el("th", { scope: "col" }, name)))),
       this.body);
     this.foot = el("div.foot");
     this.place = el("div.place", null, el("p.quiet", null, "Loading …"));
+    this.showFilters();
     replace(root,
       el("div.title", null, el("h1", null, "Jobs"), el("a.primary.button", { href: "#/new" }, "New job")),
       this.statuses,
-      el("div.filters", null, this.field, this.workflow, this.label), this.bulk, this.place, this.foot, this.charts);
+      el("div.filters", null, this.field, this.workflow, this.label), this.selection.bar, this.place, this.foot, this.charts);
+    this.place.addEventListener("click", (event) => {
+      const id = event.target.closest("a")?.closest("tr[data-id]")?.dataset.id;
+      if (id) this.leave(id);
+    });
+  }
+
+  // Before a job is opened: to be found again by the browser's way back.
+  leave(id) {
+    history.replaceState({ list: { current: id, cursors: this.cursors, y: window.scrollY } }, "");
+  }
+
+  showFilters() {
+    this.field.value = this.filters.get("q") ?? "";
+    this.label.value = this.filters.getAll("label").join(" ");
+    const workflow = this.filters.get("workflow") ?? "";
+    if (![...this.workflow.options].some((each) => each.value === workflow)) this.workflow.append(el("option", { value: workflow }, workflow));
+    this.workflow.value = workflow;
   }
 
   fetchWorkflows() {
     attempt(async () => {
       const { items } = await get("workflows", { signal: this.abort.signal });
-      for (const { name } of items) this.workflow.append(el("option", { value: name }, name));
-      this.workflow.value = this.filters.get("workflow") ?? "";
+      const there = new Set([...this.workflow.options].map((each) => each.value));
+      for (const { name } of items) if (!there.has(name)) this.workflow.append(el("option", { value: name }, name));
+      this.showFilters();
     });
   }
 
@@ -122,26 +149,26 @@ class JobList {
 
   async fetchPage() {
     const turn = (this.turn = (this.turn ?? 0) + 1);
+    this.heard.clear();
     try {
       const page = await get(`jobs${query({ ...this.asked, limit: PAGE, cursor: this.cursors.at(-1) })}`, { signal: this.abort.signal });
       if (turn !== this.turn) return; // a later one has been asked for
-      this.jobs = page.items;
+      // What was heard while the answer was under way may be newer than the answer.
+      this.jobs = page.items.map((job) => this.changed(job, this.heard.get(job.id)));
       this.drawRows();
       this.drawFoot(page);
-      if (page.items.some((job) => job.status === "pending")) this.fetchQueue().catch(() => {});
+      if (this.filters.has("status") && this.jobs.some((job, index) => job.status !== page.items[index].status)) this.load();
     } catch (error) {
-      if (error instanceof Problem && error.status === 422) replace(this.place, el("p.bad", { role: "alert" }, error.errors.map((each) => each.detail).join("; ") || error.message));
-      else failed(error);
+      if (turn !== this.turn) return;
+      if (error instanceof Problem && error.type.endsWith("invalid-cursor") && this.cursors.length) {
+        this.cursors = [];
+        this.load();
+      } else if (error instanceof Problem && error.status === 422) {
+        this.jobs = [];
+        replace(this.foot);
+        replace(this.place, el("p.bad", { role: "alert" }, error.errors.map((each) => each.detail).join("; ") || error.message));
+      } else failed(error);
     }
-  }
-
-  // What will start before what: by priority, then by age.
-  async fetchQueue() {
-    const page = await get(`jobs${query({ status: "pending", order: "asc", limit: 500 })}`, { signal: this.abort.signal });
-    const order = page.items.toSorted((a, b) => b.priority - a.priority);
-    this.positions = page.next_cursor === null ? new Map(order.map((job, index) => [job.id, index + 1])) : new Map();
-    this.queued = page.total;
-    for (const job of this.jobs) if (job.status === "pending") this.drawRow(job);
   }
 
   async fetchCounts() {
@@ -155,11 +182,27 @@ class JobList {
     }
   }
 
+  // Asked for once; from then on the changes say how they go on.
   async fetchCurves() {
     try {
-      const { items, next_cursor: more } = await get(`jobs${query({ limit: 500 })}`, { signal: this.abort.signal });
-      replace(this.charts, curves(items, more !== null));
+      const { items, next_cursor: more } = await get(`jobs${query({ limit: CURVED })}`, { signal: this.abort.signal });
+      this.curved = new Map(items.toReversed().map((job) => [job.id, job]));
+      this.isPart = more !== null;
+      this.showCurves();
     } catch { /* told by the list itself */ }
+  }
+
+  curve(job) {
+    if (!this.curved || (this.isPart && !this.curved.has(job.id) && job.created_at < this.curved.values().next().value?.created_at)) return;
+    this.curved.set(job.id, job);
+    if (this.curved.size > CURVED) {
+      this.curved.delete(this.curved.keys().next().value);
+      this.isPart = true;
+    }
+  }
+
+  showCurves() {
+    if (this.curved) replace(this.charts, curves([...this.curved.values()], this.isPart));
   }
 
   drawCounts() {
@@ -178,29 +221,23 @@ class JobList {
     this.drawCounts();
     if (!this.jobs.length) {
       replace(this.place, this.isFiltered ? el("p.empty", null, "No job matches. ", button("Show all", () => this.clear())) : this.lesson());
-      return;
-    }
-    if (this.table.parentNode !== this.place) replace(this.place, this.table);
+      this.body.replaceChildren();
+    } else if (this.table.parentNode !== this.place) replace(this.place, this.table);
     const kept = new Map([...this.body.children].map((row) => [row.dataset.id, row]));
-    const focus = document.activeElement?.closest?.("tr[data-id]");
     let before = null;
     for (const job of this.jobs) {
-      const fresh = this.row(job);
-      const old = kept.get(job.id);
-      if (old && (old === focus || old.dataset.state === fresh.dataset.state)) {
-        if (old.dataset.state !== fresh.dataset.state) this.drawRow(job);
-        kept.delete(job.id);
-      } else if (old) {
-        old.replaceWith(fresh);
-        kept.delete(job.id);
-      }
-      const row = this.rowOf(job.id) ?? fresh;
+      const row = kept.get(job.id) ?? this.row(job);
+      kept.delete(job.id);
       const wanted = before ? before.nextSibling : this.body.firstChild;
       if (row !== wanted) this.body.insertBefore(row, wanted);
+      this.drawRow(job, row);
       before = row;
     }
     for (const row of kept.values()) row.remove();
-    this.drawBulk();
+    this.selection.draw();
+    this.rules.list(this.jobs, (id) => this.rowOf(id));
+    if (this.scrollTo !== undefined) window.scrollTo(0, this.scrollTo);
+    this.scrollTo = undefined;
   }
 
   lesson() {
@@ -211,10 +248,8 @@ class JobList {
   }
 
   clear() {
-    this.filters = new URLSearchParams();
-    this.field.value = this.label.value = this.workflow.value = "";
-    setSearch(this.filters);
-    this.load();
+    setSearch(new URLSearchParams());
+    this.moved(new URLSearchParams());
   }
 
   rowOf(id) {
@@ -223,14 +258,13 @@ class JobList {
 
   cells(job) {
     const title = job.name ?? shortId(job.id);
-    const position = job.status === "pending" && (this.positions.get(job.id) ?? (this.queued ? `of ${count(this.queued)}` : null));
     return [
-      el("td", null, statusMark(job.status), position && el("span.position", { title: "Its place in the queue" }, typeof position === "number" ? `#${position} in the queue` : `one ${position} queued`)),
+      el("td", null, statusMark(job.status), job.queue_position && el("span.position", { title: "Its place in the queue" }, `#${count(job.queue_position)} in the queue`)),
       el("td", null, el("a", { href: `#/jobs/${job.id}`, title: job.id }, title),
-        job.labels && Object.entries(job.labels).map(([key, value]) => button(`${key}: ${value}`, () => { this.label.value = `${key}:${value}`; this.filter("label", `${key}:${value}`); }, { class: "label", title: "Show the jobs with this label" })),
+        job.labels && Object.entries(job.labels).map(([key, value]) => button(`${key}: ${value}`, () => { this.label.value = `${key}:${value}`; this.filter("label", `${key}:${value}`); }, { class: "label", title: `${key}: ${value} – show the jobs with this label` })),
         job.status === "failed" && job.error_message && el("div.why", null, job.error_message.split("\n", 1)[0])),
       el("td", null, job.workflow),
-      el("td", null, progressBar(job.progress)),
+      el("td"),
       el("td", null, when(job.created_at)),
       el("td", null, lasting(job.started_at, job.completed_at)),
       el("td", null, job.owner),
@@ -239,24 +273,29 @@ class JobList {
 
   row(job) {
     const check = el("input", {
-      type: "checkbox", checked: this.selected.has(job.id), "aria-label": `Select ${job.name ?? job.id}`,
-      on: { change: (event) => this.select(job.id, event.target.checked) },
+      type: "checkbox", checked: this.selection.has(job.id), "aria-label": `Select ${job.name ?? job.id}`,
+      on: { change: (event) => this.selection.set(job.id, event.target.checked) },
     });
-    return el("tr", { "data-id": job.id, "data-state": this.state(job), "aria-current": this.current === job.id ? "true" : null }, el("td", null, check), this.cells(job));
+    return el("tr", { "data-id": job.id, "aria-current": this.current === job.id ? "true" : null }, el("td", null, check));
   }
 
-  state(job) {
-    return JSON.stringify([job.status, job.attempt, job.progress, job.completed_at, job.error_message, this.positions.get(job.id)]);
-  }
-
-  drawRow(job) {
-    const row = this.rowOf(job.id);
-    if (!row || row.dataset.state === this.state(job)) return;
-    row.dataset.state = this.state(job);
-    const hadFocus = row.querySelector("a") === document.activeElement;
-    while (row.children.length > 1) row.lastChild.remove();
-    row.append(...this.cells(job));
-    if (hadFocus) row.querySelector("a").focus({ preventScroll: true });
+  // Progress changes often, and alone: whoever is in the row with the keyboard is not thrown out of it.
+  drawRow(job, row = this.rowOf(job.id)) {
+    if (!row) return;
+    const state = JSON.stringify([job.status, job.attempt, job.started_at, job.completed_at, job.error_message, job.queue_position]);
+    if (row.dataset.state !== state) {
+      row.dataset.state = state;
+      row.dataset.progress = "";
+      const focused = [...row.querySelectorAll("a, button")].indexOf(document.activeElement);
+      while (row.children.length > 1) row.lastChild.remove();
+      row.append(...this.cells(job));
+      if (focused >= 0) row.querySelectorAll("a, button")[focused]?.focus({ preventScroll: true });
+    }
+    const rules = this.rules.of(job);
+    const progress = JSON.stringify([job.progress, rules]);
+    if (row.dataset.progress === progress) return;
+    row.dataset.progress = progress;
+    replace(row.children[4], progressBar(job.progress, rules && ruleBar(rules)));
   }
 
   drawFoot(page) {
@@ -268,95 +307,48 @@ class JobList {
 
   // ---------------------------------------------------------------- changes
 
+  // The job as a change tells it; without one, as it is.
+  changed(job, change) {
+    if (!change) return job;
+    return { ...job, ...change.job, queue_position: change.job.status === "pending" ? job.queue_position : null };
+  }
+
   onChange(change) {
     if (change === null) {
       this.refresh();
       return;
     }
-    this.later.set(change.job_id, change);
+    this.heard.set(change.job_id, change);
+    // A change that only tells progress must not hide what came before it.
+    this.isNews ||= change.kind !== "progressed";
+    const isNew = (this.later.get(change.job_id)?.isNew ?? false) || change.kind !== "progressed";
+    this.later.set(change.job_id, { ...change, isNew });
     this.apply();
   }
 
   applyChanges() {
-    let isOther = false;
-    let isCounted = false;
+    const { isNews } = this;
+    this.isNews = false;
+    let isOther = isNews && this.jobs.some((job) => job.status === "pending"); // whose places have changed
     for (const change of this.later.values()) {
+      if (change.isNew) this.curve(change.job);
       const index = this.jobs.findIndex((job) => job.id === change.job_id);
-      if (change.kind !== "progressed") isCounted = true;
       if (index < 0) {
-        if (change.kind !== "progressed" && !this.cursors.length) isOther = true;
+        isOther ||= change.isNew && !this.cursors.length;
         continue;
       }
-      if (this.jobs[index].status !== change.job.status && (this.filters.getAll("status").length || this.positions.size)) isOther = true;
-      this.jobs[index] = { ...this.jobs[index], ...change.job };
-      if (change.job.status !== "pending") this.positions.delete(change.job_id);
+      isOther ||= this.jobs[index].status !== change.job.status && this.filters.has("status");
+      this.jobs[index] = this.changed(this.jobs[index], change);
+      this.rules.update(this.jobs[index]);
       this.drawRow(this.jobs[index]);
     }
     this.later.clear();
     if (isOther) this.load();
-    if (isCounted) {
+    if (isNews) {
       this.loadCounts();
-      this.loadCurves();
-      this.drawBulk();
+      this.drawCurves();
+      this.selection.draw();
     }
-  }
-
-  // ---------------------------------------------------------------- many at once
-
-  select(id, isOn) {
-    if (isOn) this.selected.add(id);
-    else this.selected.delete(id);
-    this.drawBulk();
-  }
-
-  selectAll(isOn) {
-    for (const job of this.jobs) {
-      if (isOn) this.selected.add(job.id);
-      else this.selected.delete(job.id);
-    }
-    for (const box of this.body.querySelectorAll("input[type=checkbox]")) box.checked = isOn;
-    this.drawBulk();
-  }
-
-  drawBulk() {
-    const jobs = this.jobs.filter((job) => this.selected.has(job.id));
-    const active = jobs.filter((job) => !ENDED.has(job.status));
-    const again = jobs.filter((job) => job.status === "failed" || job.status === "cancelled");
-    const state = `${jobs.length} ${active.length} ${again.length}`;
-    if (this.bulk.dataset.state === state) return;
-    this.bulk.dataset.state = state;
-    replace(this.bulk, jobs.length > 0 && [
-      el("span", null, `${plural(jobs.length, "job")} selected`),
-      active.length > 0 && button(`Cancel ${active.length}`, () => this.forEach(active, "cancel"), { class: "danger" }),
-      again.length > 0 && button(`Retry ${again.length}`, () => this.forEach(again, "retry")),
-      button("Select none", () => { this.selected.clear(); this.selectAll(false); this.all.checked = false; }),
-    ]);
-  }
-
-  async forEach(jobs, action) {
-    if (action === "cancel" && !await confirmed(`Cancel ${plural(jobs.length, "job")}?`, "Running ones are ended; what they have finished stays.", "Cancel them")) return;
-    let done = 0;
-    const refused = [];
-    for (const job of jobs) {
-      try {
-        await send("POST", `jobs/${job.id}/${action}`);
-        done += 1;
-        this.selected.delete(job.id);
-        const box = this.rowOf(job.id)?.querySelector("input");
-        if (box) box.checked = false;
-      } catch (error) {
-        if (!(error instanceof Problem)) {
-          failed(error);
-          return;
-        }
-        refused.push(`${job.name ?? job.id}: ${error.message}`);
-      }
-    }
-    const word = action === "cancel" ? "Cancelling" : "Retrying";
-    tell([`${word} ${plural(done, "job")}.`, ...refused].join(" "), refused.length ? "bad" : "good");
-    this.all.checked = false;
-    this.drawBulk();
-    this.refresh();
   }
 
   // ---------------------------------------------------------------- keyboard
@@ -375,13 +367,14 @@ class JobList {
       return true;
     }
     if (event.key === "Enter" && index >= 0 && document.activeElement === document.body) {
+      this.leave(this.current);
       location.hash = `#/jobs/${this.current}`;
       return true;
     }
     if (event.key === "x" && index >= 0) {
       const box = rows[index].querySelector("input");
       box.checked = !box.checked;
-      this.select(this.current, box.checked);
+      this.selection.set(this.current, box.checked);
       return true;
     }
     return false;

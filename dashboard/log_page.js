@@ -1,6 +1,6 @@
 // A job's whole log, with an address for every line: #/jobs/ID/log?attempt=1&at=OFFSET
 
-import { download, get, query, request } from "./api.js";
+import { Problem, download, get, query, request } from "./api.js";
 import { attempt } from "./app.js";
 import { el, replace } from "./dom.js";
 import { LogLines, jobLog } from "./log_lines.js";
@@ -22,45 +22,72 @@ export function logViewOf(job, number, more) {
 
 export function open(root, { id, search, changes }) {
   let view = null;
-  let stop = () => {};
+  let known = null; // the job, as far as it is known
+  let shown = null; // the attempt whose log is shown
+  let mark = null;
+  let turn = 0;
   let isClosed = false;
-  const show = async (job, wanted) => {
+  const wantedOf = (from) => Number(from.get("attempt") ?? known.attempt);
+  const show = async (wanted) => {
     view?.close();
-    const number = Number(wanted.get("attempt") ?? job.attempt);
-    view = logViewOf(job, number, { isTall: true });
-    const attempts = job.attempt > 1 && el("select", { "aria-label": "Attempt", on: { change: (event) => { location.hash = `#/jobs/${id}/log${query({ attempt: event.target.value })}`; } } },
-      Array.from({ length: job.attempt }, (_, index) => el("option", { value: index + 1, selected: index + 1 === number }, `Attempt ${index + 1}`)));
-    const mark = el("span", null, statusMark(job.status));
-    document.title = `Log of ${job.name ?? shortId(id)} · Snakeline`;
-    replace(root, el("div.title", null, el("h1", null, el("a", { href: `#/jobs/${id}` }, job.name ?? shortId(id)), " · log"), el("div.inline", null, attempts, mark)), view.element);
+    const number = wantedOf(wanted);
+    shown = number;
+    view = logViewOf(known, number, { isTall: true });
+    const attempts = known.attempt > 1 && el("select", { "aria-label": "Attempt", on: { change: (event) => { location.hash = `#/jobs/${id}/log${query({ attempt: event.target.value })}`; } } },
+      Array.from({ length: known.attempt }, (_, index) => el("option", { value: index + 1, selected: index + 1 === number }, `Attempt ${index + 1}`)));
+    mark = el("span", null, statusMark(known.status));
+    document.title = `Log of ${known.name ?? shortId(id)} · Snakeline`;
+    replace(root, el("div.title", null, el("h1", null, el("a", { href: `#/jobs/${id}` }, known.name ?? shortId(id)), " · log"), el("div.inline", null, attempts, mark)), view.element);
     const at = wanted.get("at");
-    const isLive = isActive(job) && number === job.attempt;
-    await view.open({ at: at !== null && /^\d+$/.test(at) ? Number(at) : isLive ? "end" : undefined, isLive });
-    stop();
-    stop = changes.listen((change) => {
-      if (change?.job_id !== id) return;
-      replace(mark, statusMark(change.job.status));
-      if (change.attempt === number) view.setLive(isActive(change.job));
-    });
+    const isLive = isActive(known) && number === known.attempt;
+    const opened = view;
+    await opened.open({ at: at !== null && /^\d+$/.test(at) ? Number(at) : isLive ? "end" : undefined, isLive });
+    if (opened === view) opened.setLive(isActive(known) && number === known.attempt); // it may have ended meanwhile
   };
-  let known = null;
-  attempt(async () => {
-    known = await get(`jobs/${id}`);
-    if (!isClosed) await show(known, search);
+  const take = (job) => {
+    known = job;
+    replace(mark, statusMark(job.status));
+    view.setLive(isActive(job) && shown === job.attempt);
+  };
+  const load = () => attempt(async () => {
+    turn += 1;
+    const mine = turn;
+    let job;
+    try {
+      job = await get(`jobs/${id}`);
+    } catch (error) {
+      if (!(error instanceof Problem && error.status === 404) || isClosed) throw error;
+      view?.close();
+      replace(root, el("h1", null, "There is no such job"), el("p", null, "It was deleted, or it is not yours. ", el("a", { href: "#/" }, "To the jobs")));
+      return;
+    }
+    if (isClosed || mine !== turn) return;
+    if (known) take(job);
+    else {
+      known = job;
+      await show(search);
+    }
   });
+  const stop = changes.listen((change) => {
+    if (change === null) load();
+    if (change?.job_id !== id || !known) return;
+    turn += 1; // an answer that is under way is older
+    take({ ...known, ...change.job });
+  });
+  load();
   return {
+    refresh: load,
     close() {
       isClosed = true;
       stop();
       view?.close();
     },
     moved(next) {
+      search = next;
       if (!known) return;
       const at = next.get("at");
-      const number = Number(next.get("attempt") ?? known.attempt);
-      if (at !== null && view && number === Number(search.get("attempt") ?? known.attempt)) view.showAt(Number(at));
-      else show(known, next);
-      search = next;
+      if (at !== null && view && shown === wantedOf(next)) view.showAt(Number(at));
+      else show(next);
     },
   };
 }

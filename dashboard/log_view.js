@@ -3,17 +3,15 @@
 // The scroll bar stands for bytes, not for lines, which nobody has counted. Small movements go by lines and
 // pixels; the bar is put right when the hand rests. Large ones go to the byte that the bar points at.
 
-import { nodes, plain } from "./ansi.js";
 import { Problem } from "./api.js";
 import { button, el, replace } from "./dom.js";
-import { find } from "./log_search.js";
+import { LineNumbers } from "./log_numbers.js";
+import { LogRows } from "./log_rows.js";
+import { LogSearch } from "./log_search.js";
 import { bytes as sized } from "./words.js";
 
 const CHUNK = 65536;
 const TALLEST = 8_000_000; // pixels that every browser can scroll
-const COUNTED_BYTES = 16 << 20; // of longer logs only the beginning is numbered
-export const ERROR = /^\s*(error|fatal|exception|traceback)\b|\b\w*(Error|Exception): |^Error in rule |Exiting because a job/i;
-
 const ENDS_TOLD = "onscrollend" in window;
 
 export class LogView {
@@ -21,10 +19,7 @@ export class LogView {
   shift = 0;
   isLive = false;
   isStuck = false;
-  found = "";
   here = null;
-  numbers = [1]; // of the first line that begins in each chunk, as far as is known
-  #rows = new Map();
   #turn = Promise.resolve();
   #last = 0;
   #isClosed = false;
@@ -32,23 +27,25 @@ export class LogView {
   // `linkTo(offset)` is the address of a line; `save()` downloads; `isTall` fills the window.
   constructor({ lines, linkTo, save, label, isTall = false }) {
     this.lines = lines;
-    this.linkTo = linkTo;
     this.isTall = isTall;
     this.scroller = el("div.log", { tabindex: "0", role: "region", "aria-label": label, class: isTall ? "log tall" : "log" });
     this.inner = el("div.inner");
     this.clip = el("div.clip", null, this.inner);
     this.spacer = el("div");
     this.scroller.append(el("div.rows", null, this.clip), this.spacer);
-    this.field = el("input", {
-      type: "search", placeholder: "Search the log", "aria-label": "Search the log", "data-search": true,
-      on: { keydown: (event) => { if (event.key === "Enter") this.search(event.shiftKey); if (event.key === "Escape") this.searching?.abort(); } },
+    this.numbers = new LineNumbers(lines);
+    this.search = new LogSearch(lines, {
+      tell: (text) => { this.told.textContent = text; },
+      begin: () => (this.lines.line(this.top)?.offset ?? 0) - 1,
+      show: (offset) => this.showAt(offset),
+      redraw: () => this.#do(() => this.#draw()),
     });
+    this.rows = new LogRows({ lines, numbers: this.numbers, search: this.search, linkTo });
     this.wrap = button("Wrap", () => this.setWrap(!this.scroller.classList.contains("wrap")), { "aria-pressed": "false" });
     this.told = el("span.told", { role: "status" });
     this.ending = button("Jump to end", () => this.toEnd(), { "aria-pressed": "false" });
     this.element = el("div.logview", null,
-      el("div.tools", null, this.field, button("↑", () => this.search(true), { "aria-label": "Search backwards" }), button("↓", () => this.search(false), { "aria-label": "Search forwards" }),
-        this.wrap, button("Top", () => this.toStart()), this.ending, save && button("Download", save), this.told),
+      el("div.tools", null, this.search.controls, this.wrap, button("Top", () => this.toStart()), this.ending, save && button("Download", save), this.told),
       this.scroller);
     this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     // Whoever turns the wheel up while the end is still being looked for has nothing to scroll yet, and means it.
@@ -64,7 +61,8 @@ export class LogView {
     this.isLive = false;
     clearTimeout(this.timer);
     clearTimeout(this.resting);
-    this.searching?.abort();
+    this.search.close();
+    this.numbers.close();
     this.resized.disconnect();
   }
 
@@ -101,7 +99,7 @@ export class LogView {
   }
 
   async #grown() {
-    this.#rows.clear();
+    this.rows.clear();
     if (this.isStuck) await this.#end();
     else await this.#draw();
     this.#tell();
@@ -121,6 +119,10 @@ export class LogView {
       }
     });
     return this.#turn;
+  }
+
+  async #count() {
+    if (await this.numbers.count()) await this.#do(() => this.#draw());
   }
 
   #empty(text) {
@@ -155,21 +157,7 @@ export class LogView {
   }
 
   #row(position) {
-    const line = this.lines.line(position);
-    const old = this.#rows.get(line.offset);
-    if (old?.line === line && old.found === this.found && old.number === this.#number(position)) {
-      old.row.classList.toggle("here", this.here === line.offset);
-      return old.row;
-    }
-    const number = this.#number(position);
-    const text = el("span.text", null, line.kind ? line.text : nodes(line.text, this.found));
-    const label = line.isContinued || line.kind ? "" : number ?? `@${line.offset}`;
-    const classes = ["row", line.kind, this.here === line.offset && "here", !line.kind && ERROR.test(plain(line.text)) && "error"].filter(Boolean).join(" ");
-    const row = el("div", { class: classes, "data-offset": line.offset },
-      label === "" ? el("span.number") : el("a.number", { href: this.linkTo(line.offset), "aria-label": number ? `Link to line ${number}` : `Link to byte ${line.offset}`, tabindex: "-1" }, label), text);
-    this.#rows.set(line.offset, { line, row, found: this.found, number });
-    if (this.#rows.size > 600) this.#rows.delete(this.#rows.keys().next().value);
-    return row;
+    return this.rows.of(position, this.here);
   }
 
   // ---------------------------------------------------------------- drawing
@@ -177,12 +165,13 @@ export class LogView {
   async #draw() {
     const height = this.scroller.clientHeight;
     this.clip.style.height = `${height}px`;
-    this.#stretch();
     if (!this.lines.size) {
+      this.#stretch();
       this.#empty(this.isLive ? "Nothing written yet." : "Nothing was written.");
       return;
     }
     await this.lines.chunk(this.top.chunk);
+    this.#stretch(); // with the lines there: were it less for a moment, the browser would move the bar
     let position = this.lines.line(this.top) ? this.top : await this.lines.at((this.top.chunk + 1) * CHUNK - 1);
     if (!position) return;
     this.top = position;
@@ -203,8 +192,8 @@ export class LogView {
 
   #stretch() {
     const first = this.lines.have(0);
-    const perLine = first?.length ? Math.min(CHUNK, this.lines.size) / first.length : 80;
-    const wanted = (this.lines.length / perLine) * this.#rowHeight + (this.lines.size > CHUNK ? 200 : 0);
+    if (first?.length) this.perLine = Math.min(CHUNK, this.lines.size) / first.length;
+    const wanted = (this.lines.length / (this.perLine ?? 80)) * this.#rowHeight + (this.lines.size > CHUNK ? 200 : 0);
     const tall = Math.max(this.#rowHeight, Math.min(TALLEST, this.lines.size <= CHUNK && first && !this.#isWrapped ? first.length * this.#rowHeight : wanted));
     if (Math.abs(tall - this.tall) < 1) return;
     this.tall = tall;
@@ -392,64 +381,5 @@ export class LogView {
   #tell() {
     const state = this.isLive ? (this.isStuck ? "following" : "live, not following") : "";
     this.told.textContent = [state, sized(this.lines.size)].filter(Boolean).join(" · ");
-  }
-
-  // ---------------------------------------------------------------- line numbers
-
-  #number(position) {
-    const first = this.numbers[position.chunk];
-    const lines = this.lines.have(position.chunk);
-    if (first === undefined || !lines) return null;
-    lines.starts ??= lines.map(((number) => (line) => (line.isContinued || line.kind ? number : ++number))(0));
-    return first + lines.starts[position.line] - 1;
-  }
-
-  async #count() {
-    if (this.counting || this.lines.gap) return;
-    this.counting = true;
-    try {
-      const most = Math.ceil(Math.min(this.lines.size, COUNTED_BYTES) / CHUNK);
-      for (let index = Math.max(0, this.numbers.length - 2); index < most && !this.#isClosed; index += 1) {
-        const lines = await this.lines.chunk(index);
-        this.numbers[index + 1] = this.numbers[index] + lines.filter((line) => !line.isContinued && !line.kind).length;
-      }
-      if (most > 1) await this.#do(() => this.#draw());
-    } catch { /* without numbers, then */ } finally {
-      this.counting = false;
-    }
-  }
-
-  // ---------------------------------------------------------------- search
-
-  async search(isBack) {
-    const text = this.field.value;
-    this.searching?.abort();
-    const abort = new AbortController();
-    this.searching = abort;
-    if (!text) {
-      this.found = "";
-      await this.#do(() => this.#draw());
-      return;
-    }
-    const wanted = text.toLowerCase();
-    let from = this.foundAt;
-    if (this.found !== wanted || from === undefined) from = isBack ? this.lines.size : (this.lines.line(this.top)?.offset ?? 0) - 1;
-    this.found = wanted;
-    try {
-      const offset = await find(this.lines, text, from, { isBack, signal: abort.signal, told: (read) => { this.told.textContent = `searching, ${sized(read)} …`; } });
-      if (abort.signal.aborted) return;
-      if (offset === null) {
-        this.told.textContent = isBack ? "not found before here" : "not found behind here";
-        this.foundAt = undefined;
-        await this.#do(() => this.#draw());
-        return;
-      }
-      this.foundAt = offset;
-      this.told.textContent = "found";
-      await this.showAt(offset);
-      this.told.textContent = `found at byte ${offset.toLocaleString("en")}`;
-    } catch {
-      this.told.textContent = "The log cannot be read now.";
-    }
   }
 }

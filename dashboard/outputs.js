@@ -16,11 +16,14 @@ export class Outputs {
   }
 
   close() {
+    this.isClosed = true;
     for (const url of this.images) URL.revokeObjectURL(url);
   }
 
   async load(cursor = null) {
+    const turn = (this.turn = (this.turn ?? 0) + 1);
     const page = await get(`jobs/${this.jobId}/outputs${query({ declared: this.declared, limit: 20, cursor })}`);
+    if (turn !== this.turn) return undefined; // something else has been asked for since
     if (this.declared && !page.total && !cursor) {
       this.declared = false;
       return this.load();
@@ -59,7 +62,9 @@ export class Outputs {
     try {
       const answer = await request(`${relative(item.links.self)}?preview=true`, { accept: "application/json, image/*" });
       if (answer.headers.get("Content-Type").startsWith("image/")) {
-        const url = URL.createObjectURL(await answer.blob());
+        const picture = await answer.blob();
+        if (this.isClosed) return; // nobody would let go of it
+        const url = URL.createObjectURL(picture);
         this.images.push(url);
         replace(place, el("img", { src: url, alt: item.path }));
         return;

@@ -1,6 +1,6 @@
 // A new job: a form from the workflow's own description, a plan of what it would do, and the submission.
 
-import { Problem, get, headers, address, query, send } from "./api.js";
+import { Problem, get, query, request, send } from "./api.js";
 import { attempt, failed, setSearch, tell } from "./app.js";
 import { button, copy, el, replace } from "./dom.js";
 import { ruleGraph } from "./graph.js";
@@ -27,16 +27,22 @@ class Submission {
     this.isClosed = true;
   }
 
+  // What was filled in stays.
+  refresh() {
+    if (!this.workflows) attempt(() => this.begin());
+  }
+
   moved(search) {
     this.search = search;
     attempt(() => this.begin());
   }
 
   async begin() {
+    const turn = (this.turn = (this.turn ?? 0) + 1);
     const from = this.search.get("from");
-    this.model = from ? await get(`jobs/${encodeURIComponent(from)}`) : null;
-    const { items } = await get("workflows");
-    if (this.isClosed) return;
+    const [model, { items }] = await Promise.all([from ? get(`jobs/${encodeURIComponent(from)}`) : null, get("workflows")]);
+    if (this.isClosed || turn !== this.turn) return;
+    this.model = model;
     this.workflows = items;
     if (!items.length) {
       replace(this.root, el("h1", null, "New job"), el("p.empty", null, "No workflow is registered. Put a folder with a Snakefile into the service's workflows directory (SNAKELINE_WORKFLOWS_DIR)."));
@@ -162,10 +168,7 @@ class Submission {
       sent.append("job", new Blob([JSON.stringify(body)], { type: "application/json" }));
       for (const file of this.files.files) sent.append("files", file, file.name);
     } else more["Content-Type"] = "application/json";
-    const answer = await fetch(address("jobs"), { method: "POST", headers: headers(more), body: sent, credentials: "omit" });
-    const told = await answer.json();
-    if (!answer.ok) throw new Problem(answer.status, told);
-    return told;
+    return (await request("jobs", { method: "POST", body: sent, more })).json();
   }
 
   async preview() {

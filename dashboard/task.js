@@ -2,7 +2,7 @@
 
 import { download, get, query, request } from "./api.js";
 import { attempt } from "./app.js";
-import { button, copy, el, replace } from "./dom.js";
+import { button, copy, el, replace, throttled } from "./dom.js";
 import { LogLines, fileLog } from "./log_lines.js";
 import { LogView } from "./log_view.js";
 import { lasting, statusMark, when } from "./words.js";
@@ -27,10 +27,16 @@ export function failureText(error) {
 export function open(root, { id, number, search, changes }) {
   const views = [];
   let isClosed = false;
+  let turn = 0;
+  let drawn = null;
   const close = () => { for (const view of views.splice(0)) view.close(); };
   const load = async () => {
+    turn += 1;
+    const mine = turn;
     const task = await get(`jobs/${id}/tasks/${number}${query({ attempt: search.get("attempt") })}`);
-    if (isClosed) return;
+    const state = JSON.stringify([task, search.get("attempt")]);
+    if (isClosed || mine !== turn || state === drawn) return;
+    drawn = state;
     close();
     const list = (title, values) => values.length > 0 && el("section", null, el("h2", null, title), el("pre", { tabindex: "0" }, values.join("\n")));
     const facts = [["Status", statusMark(task.status)], ["Started", when(task.started_at)], ["Took", lasting(task.started_at, task.ended_at)], ["Threads", task.threads ?? "–"],
@@ -56,12 +62,16 @@ export function open(root, { id, number, search, changes }) {
         button("Copy", (event) => copy(task.shell_command ?? task.script, event.currentTarget))),
       list("Input", task.input), list("Output", task.output), list("Benchmark", task.benchmark));
   };
-  attempt(load);
-  const stop = changes.listen((change) => { if (change?.job_id === id && change.kind === "ended") attempt(load); });
+  const again = throttled(2000, () => attempt(load));
+  again();
+  // Any progress of the run may be this task's.
+  const stop = changes.listen((change) => { if (change === null || change.job_id === id) again(); });
   return {
+    refresh: again,
     close() {
       isClosed = true;
       stop();
+      again.stop();
       close();
     },
     moved(next) {

@@ -49,8 +49,9 @@ export class Tasks {
   }
 
   async loadList() {
+    const turn = (this.turn = (this.turn ?? 0) + 1);
     const page = await get(`jobs/${this.jobId}/tasks${query({ rule: this.rule, status: this.status, attempt: this.number, limit: 20, cursor: this.cursor })}`);
-    if (this.isClosed) return;
+    if (this.isClosed || turn !== this.turn) return; // another filter has been chosen since
     this.element.hidden = !page.total && !this.rule && !this.status;
     const state = JSON.stringify([page, this.rule, this.status]);
     if (state === this.state) return;

@@ -1,7 +1,7 @@
 // When each task ran: a lane for as many as ran at once. Zoomed by the wheel, by + and - and by dragging.
 
 import { button, el, replace, svg } from "./dom.js";
-import { duration, plural } from "./words.js";
+import { duration, plural, now as served } from "./words.js";
 
 const LANE = 18;
 const AXIS = 22;
@@ -29,9 +29,16 @@ export class Timeline {
       if (Math.abs(this.drag.x - event.clientX) < 4) return;
       this.drag.moved = true;
       [this.from, this.to] = [this.drag.from + by, this.drag.to + by];
-      this.draw();
+      this.frame ??= requestAnimationFrame(() => {
+        this.frame = null;
+        this.draw();
+      });
     });
-    this.place.addEventListener("click", (event) => { if (this.drag?.moved) event.preventDefault(); });
+    // The click that ends a drag opens nothing; one by the keyboard, later, does.
+    this.place.addEventListener("click", (event) => {
+      if (this.drag?.moved) event.preventDefault();
+      this.drag = null;
+    });
     this.resized = new ResizeObserver(() => { if (this.tasks && this.place.clientWidth !== this.width) this.draw(); });
     this.resized.observe(this.place);
   }
@@ -41,7 +48,7 @@ export class Timeline {
   }
 
   show(tasks, { left }) {
-    const now = Date.now();
+    const now = served();
     this.tasks = tasks.filter((task) => task.started_at).map((task) => ({ task, from: Date.parse(task.started_at), to: task.ended_at ? Date.parse(task.ended_at) : now }))
       .sort((a, b) => a.from - b.from);
     const free = []; // when each lane is free again

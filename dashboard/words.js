@@ -3,6 +3,7 @@
 import { el, svg } from "./dom.js";
 
 export const STATUSES = ["running", "pending", "failed", "completed", "cancelled"];
+export const ENDED = new Set(["completed", "failed", "cancelled"]);
 const ICONS = {
   pending: "M4.5 0a4.5 4.5 0 1 1-9 0a4.5 4.5 0 1 1 9 0z",
   running: "M-3.5-5L5.5 0L-3.5 5z",
@@ -27,12 +28,24 @@ export function statusIcon(status) {
 }
 export const statusMark = (status) => el(`span.status.${status}`, null, statusIcon(status), status.replaceAll("_", " "));
 
+// By the service's clock, which its times are of; the reader's may go wrong by minutes.
+let aheadMs = 0;
+export const now = () => Date.now() + aheadMs;
+
+// `date` is what the service said its time was, in whole seconds, between these two moments of ours.
+export function setClock(date, fromMs, toMs) {
+  const served = Date.parse(date);
+  if (Number.isNaN(served) || toMs - fromMs > 2000) return;
+  const found = served + 500 - (fromMs + toMs) / 2;
+  aheadMs = Math.abs(found) > 2500 ? found : 0;
+}
+
 const UNITS = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 
 function told(ms) {
-  const away = (ms - Date.now()) / 1000;
+  const away = (ms - now()) / 1000;
   if (Math.abs(away) < 5) return "just now";
   const [unit, size] = UNITS.find(([, s]) => Math.abs(away) >= s) ?? UNITS.at(-1);
   return relative.format(Math.trunc(away / size), unit);
@@ -48,7 +61,7 @@ export function when(text) {
 // A duration that grows for as long as there is no end.
 export function lasting(from, to) {
   if (!from) return "–";
-  const node = el("span", { "data-since": to ? null : from }, duration((to ? Date.parse(to) : Date.now()) - Date.parse(from)));
+  const node = el("span", { "data-since": to ? null : from }, duration((to ? Date.parse(to) : now()) - Date.parse(from)));
   return node;
 }
 
@@ -58,7 +71,7 @@ setInterval(() => {
     if (node.textContent !== text) node.textContent = text;
   }
   for (const node of document.querySelectorAll("[data-since]")) {
-    node.textContent = duration(Date.now() - Date.parse(node.dataset.since));
+    node.textContent = duration(now() - Date.parse(node.dataset.since));
   }
 }, 1000);
 
@@ -98,9 +111,10 @@ export function bar(counts, total, label) {
   return node;
 }
 
-export function progressBar(progress) {
+// `byRule`: a bar that tells more, where there is one.
+export function progressBar(progress, byRule) {
   if (!progress) return el("span.quiet", null, "–");
   const { done, running, failed, total } = progress;
-  return el("div.progress", null, bar({ completed: done, running, failed }, total, "Tasks"),
+  return el("div.progress", null, byRule || bar({ completed: done, running, failed }, total, "Tasks"),
     el("span.figure", null, `${count(done)}/${count(total)}`));
 }

@@ -94,6 +94,11 @@ class AttemptFiles:
         return f"{self.directory}/events.jsonl"
 
     @property
+    def usage(self) -> str:
+        """What it used, look by look: see runner/usage_samples.py."""
+        return f"{self.directory}/usage.samples"
+
+    @property
     def report_draft(self) -> str:
         """Where a run that reports on the job writes; the job may have put anything there."""
         return f"{self.home}/{REPORT}"
@@ -172,7 +177,8 @@ class ExitRecord:
     `memory_peak_bytes` the most that all of them took together, 0 where that cannot be known.
     `machine_oom_kills` are those of the whole machine meanwhile, told only where the job's own are not
     counted. Times are seconds since the epoch;
-    `ended_at` is `started_at` plus the monotonic duration, so that a clock jump cannot bend it.
+    `ended_at` is `started_at` plus the duration by a clock that nobody sets, and that goes on while the
+    machine sleeps.
     """
 
     exit_code: int | None

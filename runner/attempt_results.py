@@ -51,7 +51,7 @@ class AttemptResults:
         self._engine = engine
         self._logs = logs
         self._wake = wake
-        self._sampler = Sampler(report)
+        self._sampler = Sampler(data_dir, report)
         self._follower = RunFollower(report)
         self._top_pid = top_pid
         self._readers: dict[Handle, RunReader] = {}  # of ended attempts, read to their ends

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 import structlog
 
 from runner.attempt_tasks import AttemptTasks
-from runner.backends.launcher_choice import cold_spec
 from runner.backends.local import LocalBackend
 from runner.ballast import Ballast
 from runner.data_dir import DataDir, has_jobs, is_in_use
-from runner.data_dir import make as make_data_dir
-from runner.data_owner import stay_root
-from runner.engines.mock import MockEngine
-from runner.engines.snakemake import SnakemakeEngine
-from runner.errors import DataDirUnusable, IsolationUnavailable, StorageFull, StoreUnavailable
+from runner.engines.choice import engine_of
+from runner.errors import DataDirUnusable, StorageFull, StoreUnavailable
 from runner.events import EventBus
 from runner.health import ServiceHealth
 from runner.held_jobs import HeldJobs
-from runner.isolation import probe
 from runner.isolation.current import CurrentIsolation
 from runner.isolation.descriptors import raise_limit
-from runner.isolation.secret_places import secret_places
+from runner.isolation_choice import find_isolation
 from runner.job_files import JobFiles, LocalJobFolders
 from runner.job_outputs import JobOutputs
 from runner.job_runs import JobRuns
@@ -38,14 +31,6 @@ from runner.monitored_files import MonitoredJobFolders
 from runner.network_mounts import ADVICE, network_file_system
 from runner.output_producers import OutputProducers
 from runner.plans import Plans
-from runner.privilege_separation import (
-    NotSeparable,
-    UnusableUser,
-    find_users,
-    separate,
-    with_users,
-    without_users,
-)
 from runner.quotas import CoreQuotas
 from runner.removal import JobRemoval
 from runner.reports import Reports
@@ -66,18 +51,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runner.access_store import AccessStore
-    from runner.isolation.job_users import JobUsers
+    from runner.isolation_choice import Isolated
     from runner.job_files import JobFolders
     from runner.jobs import JobEvent
     from runner.monitor import Monitor
-    from runner.ports import Engine, WarmSpec
     from runner.settings import RunnerSettings
 
 _log = structlog.get_logger(__name__)
 
 MEMORY_URL = "memory://"
 Store = MemoryStore | SqlStore
-_SQLITE = "sqlite:///"
 
 
 class Runner:
@@ -133,59 +116,6 @@ class Runner:
             self.monitor.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Isolated:
-    """How jobs are kept apart, and the monitor where this process has given up being root for that."""
-
-    isolation: probe.Isolation
-    monitor: Monitor | None = None
-
-
-def isolate(settings: RunnerSettings) -> Isolated | None:
-    """Find out how jobs can be kept apart; where that takes root, give that up here, for good.
-
-    For a process of one thread, before `build_runner`. None, and nothing done, while another service has the
-    data directory. Raises IsolationUnavailable, DataDirUnusable.
-    """
-    if is_in_use(settings.data_dir):
-        return None
-    make_data_dir(settings.data_dir)
-    found = probe.find(scope_of(settings), wanted=settings.isolation)
-    found, users = in_users(settings, found)
-    _require_isolation(settings, found)
-    if users is None:
-        stay_root(settings.data_dir)
-        return Isolated(found)
-    try:
-        monitor = separate(settings, users, *_launchers(settings), found.measures)
-    except OSError as error:
-        raise IsolationUnavailable(f"Root could not be given up: {error.strerror or error}.") from error
-    return Isolated(found, monitor)
-
-
-def in_users(settings: RunnerSettings, found: probe.Isolation) -> tuple[probe.Isolation, JobUsers | None]:
-    """With the users of jobs, where they can be had, and with what stands in the way where not.
-
-    Raises IsolationUnavailable where the service's own was named and cannot be.
-    """
-    off = settings.isolation == "off" or "uid" in probe.left_out(settings.isolation)
-    if off or found.level.name == "none":
-        return found, None
-    try:
-        users = find_users(settings, [spec for spec in _launchers(settings) if spec is not None])
-    except UnusableUser as error:
-        raise IsolationUnavailable(
-            f"{error}: set it to an account, or SNAKELINE_ISOLATION=without:uid."
-        ) from error
-    except NotSeparable as obstacle:
-        return replace(found, level=without_users(found.level, str(obstacle))), None
-    return replace(found, level=with_users(found.level)), users
-
-
-def _launchers(settings: RunnerSettings) -> tuple[WarmSpec, WarmSpec | None]:
-    return cold_spec(settings.python), engine_of(settings).warm_spec() if settings.warm_start else None
-
-
 def build_runner(
     settings: RunnerSettings, isolated: Isolated | None = None, *, first_sweep_after_s: float = 300.0
 ) -> Runner:
@@ -205,7 +135,7 @@ def build_runner(
         _log.warning("data.on_network", kind=kind, detail=ADVICE)
     measurements = Measurements()
     try:
-        found = isolated.isolation if isolated is not None else _isolation(settings)
+        found = isolated.isolation if isolated is not None else find_isolation(settings)
         bus = EventBus()
         store = _open_store(settings, bus.publish, measurements)
     except BaseException:
@@ -213,7 +143,7 @@ def build_runner(
         raise
     monitor = isolated.monitor if isolated is not None else None
     # Without root nothing could be found anew.
-    isolation = CurrentIsolation(found, None if monitor is not None else lambda: _isolation(settings))
+    isolation = CurrentIsolation(found, None if monitor is not None else lambda: find_isolation(settings))
     engine = engine_of(settings)
     logs = SegmentLogStore(settings.data_dir)
     workflows = registry(settings)
@@ -334,19 +264,6 @@ def build_runner(
     )
 
 
-def _isolation(settings: RunnerSettings) -> probe.Isolation:
-    """Raises IsolationUnavailable."""
-    found = probe.find(scope_of(settings), wanted=settings.isolation)
-    _require_isolation(settings, found)
-    return found
-
-
-def _require_isolation(settings: RunnerSettings, found: probe.Isolation) -> None:
-    missing = probe.unmet(settings.isolation, found.level)
-    if missing is not None:
-        raise IsolationUnavailable(missing)
-
-
 def open_access(settings: RunnerSettings) -> AccessStore:
     """Keys, quotas and the audit, for the command line; also while a service runs on the same data.
 
@@ -364,29 +281,12 @@ def open_access(settings: RunnerSettings) -> AccessStore:
     return SqlStore.open(settings.database_url, may_upgrade=False)
 
 
-def scope_of(settings: RunnerSettings) -> probe.Scope:
-    """What jobs must not read: the data directory, the store where it is a file elsewhere, usual secrets."""
-    hidden = secret_places()
-    if settings.database_url.startswith(_SQLITE):
-        hidden.append(unquote(settings.database_url.removeprefix(_SQLITE).partition("?")[0]) + "*")
-    return probe.Scope(
-        data_dir=os.fspath(settings.data_dir),
-        hidden=tuple(hidden),
-        readable=settings.job_readable,
-        writable=settings.job_writable,
-    )
-
-
 def registry(settings: RunnerSettings) -> FolderRegistry:
     return FolderRegistry(
         settings.workflows_dir,
         settings.data_dir / "workflows" / "git",
         max_attachment_bytes=settings.max_attachment_bytes,
     )
-
-
-def engine_of(settings: RunnerSettings) -> Engine:
-    return MockEngine(settings) if settings.engine == "mock" else SnakemakeEngine(settings)
 
 
 def _open_store(

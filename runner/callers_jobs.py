@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runner.service import JobService
     from runner.tasks import RuleGraph, Task, TaskPage, TaskQuery
     from runner.uploads import Upload
+    from runner.usage_history import UsageHistory
 
 
 class CallersJobs:
@@ -112,6 +113,11 @@ class CallersJobs:
             return JobPage((), 0, total_is_exact=True, has_more=False)
         return self._service.list(query if own is None else replace(query, tenant=own))
 
+    def queue_places(self, jobs: Sequence[Job]) -> Mapping[str, int]:
+        """As `JobService.queue_places`, of jobs that this caller has been answered."""
+        self._caller.require(Scope.READ)
+        return self._service.queue_places(jobs)
+
     def counts(self) -> Mapping[JobStatus, int]:
         self._caller.require(Scope.READ)
         return self._service.counts(caller=self._caller)
@@ -139,6 +145,10 @@ class CallersJobs:
     def engine_version(self, job_id: str, attempt: int | None = None) -> str | None:
         self._caller.require(Scope.READ)
         return self._service.runs.engine_version(job_id, attempt, caller=self._caller)
+
+    def usage(self, job_id: str, attempt: int | None = None) -> UsageHistory:
+        self._caller.require(Scope.READ)
+        return self._service.runs.usage(job_id, attempt, caller=self._caller)
 
     def open_task_log(
         self, job_id: str, number: int, index: int = 0, attempt: int | None = None

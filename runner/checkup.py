@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from runner.bootstrap import MEMORY_URL, engine_of, in_users, registry, scope_of
+from runner.bootstrap import MEMORY_URL, registry
 from runner.data_dir import has_jobs, is_in_use
+from runner.engines.choice import engine_of
 from runner.engines.offer import Offer
 from runner.errors import IsolationUnavailable, StoreUnavailable, TracesUnavailable
 from runner.health import Check, check_disk, check_engine
 from runner.isolation import probe
+from runner.isolation_choice import in_users, scope_of
 from runner.network_mounts import ADVICE, network_file_system
 from runner.stores.sql.store import SqlStore
 from runner.tracing import exporter_of

@@ -1,4 +1,4 @@
-"""What the runs of jobs consist of, for people who ask: tasks, their logs, the graph of rules."""
+"""What the runs of jobs consist of and use, for people who ask: tasks, their logs, the graph of rules."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from runner.errors import OutputNotFound, TaskNotFound
 from runner.log_store import end_of
 from runner.plain_text import last_lines
 from runner.tasks import is_of_inner_run
+from runner.usage_history import history_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from runner.log_store import LogStore
     from runner.ports import Engine
     from runner.tasks import RuleGraph, Task, TaskPage, TaskQuery
+    from runner.usage_history import UsageHistory
 
 
 _MAX_LOGS: Final = 16
@@ -34,7 +36,7 @@ _RUN_LOG_BYTES: Final = 256 * 2**10
 
 
 class JobRuns:
-    """Tasks and graphs of jobs' attempts. Thread-safe; every method may wait for the disk.
+    """Tasks, graphs and the use of jobs' attempts. Thread-safe; every method may wait for the disk.
 
     `attempt` None is the latest. All raise JobNotFound, and TaskNotFound for an attempt that there is not. An
     attempt that has told nothing yet has no tasks and no rules.
@@ -110,6 +112,11 @@ class JobRuns:
         """That of the Snakemake that ran it; None where it has not told of one, as the stand-in does."""
         job, number = self._attempt(job_id, attempt, caller)
         return told_version(AttemptFiles.of(self._data_dir, job.id, number))
+
+    def usage(self, job_id: str, attempt: int | None = None, *, caller: Caller = OPERATOR) -> UsageHistory:
+        """What it used of the machine as time went by; nothing of an attempt that was not looked at."""
+        job, number = self._attempt(job_id, attempt, caller)
+        return history_of(job, number, AttemptFiles.of(self._data_dir, job.id, number))
 
     def open_task_log(
         self,

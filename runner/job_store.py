@@ -178,10 +178,17 @@ class JobStore(Protocol):
     def get(self, job_id: str, *, tenant: str | None = None) -> Job:
         """Raises JobNotFound."""
 
-    def list(self, query: JobQuery) -> JobPage: ...  # of very large jobs fewer than asked for
+    def list(self, query: JobQuery) -> JobPage:
+        """Of very large jobs fewer than asked for; of any job the trace may be left out."""
 
     def pending(self, *, max_cores: int, limit: int, tenant: str | None = None) -> Sequence[Job]:
         """Pending jobs that need at most `max_cores`, highest priority first, then oldest."""
+
+    def queue_places(self, jobs: Sequence[Job]) -> Mapping[str, int]:
+        """By id, the place of each pending one of these in the order of its tenant's `pending`; 1 is next.
+
+        One that has started meanwhile is told the place that it would have.
+        """
 
     def waiting_tenants(self) -> Mapping[str, int]:
         """Every tenant with a pending job, and the fewest cores that one of them needs. Takes no scan."""

@@ -10,6 +10,7 @@ from runner.attempt_files import AttemptFiles
 from runner.disk_trouble import PASSING
 from runner.errors import EngineUnavailable, JobFilesGone, WorkflowNotFound
 from runner.ports import LaunchRequest
+from runner.recurring_trouble import RecurringTrouble
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,7 @@ class Launching:
         self._backend = backend
         self._pins = pins
         self._uploads = uploads
+        self._trouble = RecurringTrouble()
 
     def launch(self, job: Job, handle: Handle) -> None:
         """Ask the backend to start the attempt.
@@ -44,17 +46,22 @@ class Launching:
         command = self._engine.command(job, workflow, files)
         self._backend.launch(LaunchRequest.of(handle, command, workflow.folder, job.spec))
 
-
-def failure(error: Exception, handle: Handle) -> str | None:
-    """Why the attempt can't be launched, for people; None when it can be later."""
-    match error:
-        case EngineUnavailable() | WorkflowNotFound() | JobFilesGone():
-            return str(error)
-        case OSError():
-            if error.errno in PASSING:
-                _log.warning("supervisor.launch_postponed", job_id=handle.job_id, error=error.strerror)
-                return None
-            return f"The job's files could not be written: {error.strerror}."
-        case _:
-            _log.error("supervisor.launch_failed", job_id=handle.job_id, exc_info=error)
-            return f"The job could not be launched: {error!r}; the service's log says more."
+    def failure(self, error: Exception, handle: Handle) -> str | None:
+        """Why the attempt can't be launched, for people; None when it can be later."""
+        match error:
+            case EngineUnavailable() | WorkflowNotFound() | JobFilesGone():
+                return str(error)
+            case OSError():
+                if error.errno in PASSING:
+                    if times := self._trouble.came(str(error.strerror)):
+                        _log.warning(
+                            "supervisor.launch_postponed",
+                            job_id=handle.job_id,
+                            error=error.strerror,
+                            times=times,
+                        )
+                    return None
+                return f"The job's files could not be written: {error.strerror}."
+            case _:
+                _log.error("supervisor.launch_failed", job_id=handle.job_id, exc_info=error)
+                return f"The job could not be launched: {error!r}; the service's log says more."

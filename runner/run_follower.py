@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from runner.recurring_trouble import RecurringTrouble
 from runner.run_watches import RunWatches
 from runner.samples import Sample
 
@@ -126,6 +127,7 @@ class RunFollower:
     # ------------------------------------------------------------ on its thread
 
     def _run(self) -> None:
+        failures = RecurringTrouble()
         poll = select.poll()
         poll.register(self._bell, select.POLLIN)
         if self._watches.fd is not None:
@@ -141,8 +143,9 @@ class RunFollower:
             began = time.thread_time()
             try:
                 self._turn()
-            except Exception:  # noqa: BLE001 - a turn more or less, but the thread must live
-                _log.exception("run_follower.failed")
+            except Exception as error:  # noqa: BLE001 - a turn more or less, but the thread must live
+                if times := failures.came(repr(error)):
+                    _log.exception("run_follower.failed", times=times)
             rest_s = _TURN_SHARE * (time.thread_time() - began)
             self._stopping.wait(min(_LONGEST_REST_S, max(_SHORTEST_REST_S, rest_s)))
 

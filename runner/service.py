@@ -205,6 +205,10 @@ class JobService:
     def list(self, query: JobQuery) -> JobPage:
         return self._store.list(query)
 
+    def queue_places(self, jobs: Sequence[Job]) -> Mapping[str, int]:
+        """As `JobStore.queue_places`. It tells nothing of tenants but those of these jobs."""
+        return self._store.queue_places(jobs)
+
     def counts(self, *, caller: Caller = OPERATOR) -> Mapping[JobStatus, int]:
         return self._store.counts(tenant=caller.visible_tenant)
 

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner import job_limits
 from runner.access import Action, audit_of
@@ -25,7 +25,7 @@ from runner.folder_version import version_of
 from runner.health import require_room
 from runner.job_spans import SUBMIT
 from runner.job_store import Admission, IdempotencyKey
-from runner.jobs import CORES_NOT_NAMED, UPLOADED, Job, JobStatus
+from runner.jobs import CORES_NOT_NAMED, UPLOADED, Job, JobSpec, JobStatus
 from runner.ports import PinnedWorkflow
 from runner.trace_context import JobTrace, trace_id_of
 from runner.workflow_folder import UnusableWorkflow, read_brought_workflow
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from runner.access import Caller
     from runner.job_store import JobStore, Submitted
-    from runner.jobs import JobSpec
     from runner.measurements import Measurements
     from runner.ports import Engine, Workflow, WorkflowPins, WorkflowRegistry
     from runner.settings import RunnerSettings
@@ -89,7 +88,7 @@ class Submissions:
         """As `JobService.submit`."""
         if spec.workflow == UPLOADED:
             raise InvalidSpec((FieldError("/workflow", self._uploaded_is_not_there()),))
-        key = _key(idempotency_key, _fingerprint(spec))
+        key = _key(idempotency_key, spec)
         pinned = workflow or self.pin(spec.workflow)
         spec = self.prepared(spec, pinned.workflow)
         self.require_room()
@@ -125,7 +124,7 @@ class Submissions:
             raise InvalidSpec((FieldError("/files", _NO_FILES),))
         spec = replace(spec, attachments=attachments)
         is_own = spec.workflow == UPLOADED
-        key = _key(idempotency_key, _fingerprint(spec, pinned.version if is_own else None))
+        key = _key(idempotency_key, spec, pinned.version if is_own else None)
         spec = self.prepared(spec, pinned.workflow)
         if attachments and rules is not None:
             upload.place_attachments(rules, pinned.workflow.folder)
@@ -260,13 +259,16 @@ class Submissions:
             upload.leave()  # whoever launches the job tries again
 
 
-def _key(key: str | None, fingerprint: str) -> IdempotencyKey | None:
-    return None if key is None else IdempotencyKey(key, fingerprint)
+def _key(key: str | None, spec: JobSpec, version: str | None = None) -> IdempotencyKey | None:
+    """What the caller named, with what it asked for; `version` is that of a workflow which came with it."""
+    return None if key is None else IdempotencyKey(key, _fingerprint(spec, version))
 
 
 def _fingerprint(spec: JobSpec, version: str | None = None) -> str:
-    """Of the request; `version` is that of a workflow which came with it."""
-    fields = asdict(spec)
+    fields: dict[str, Any] = {name: getattr(spec, name) for name in JobSpec.__dataclass_fields__}
+    for name in ("parameters", "options", "labels"):
+        fields[name] = dict(fields[name])
+    fields["attachments"] = [asdict(each) for each in spec.attachments]
     # Newer than the keys in some stores: a body that does not name them is the same as before.
     if not spec.retry_lost:
         del fields["retry_lost"]

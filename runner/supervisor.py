@@ -17,11 +17,12 @@ from runner.errors import BackendUnavailable, StorageFull, StoreUnavailable
 from runner.job_store import Update
 from runner.jobs import Change, JobStatus, claimed
 from runner.launch_queue import LaunchQueue
-from runner.launching import Launching, failure
+from runner.launching import Launching
 from runner.occupied_cores import OccupiedCores
 from runner.outcomes import cancelled_before_start, launch_failed
 from runner.ports import Ended, Handle, Lost, NotStarted, Running, Vacated
 from runner.recorder import Recorder
+from runner.recurring_trouble import RecurringTrouble
 from runner.wind_down import Step, WindDown
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ class Supervisor:
         )
         self._launches = LaunchQueue()  # claimed, to be launched
         self._retry_at: float | None = None
+        self._store_trouble = RecurringTrouble()
+        self._backend_trouble = RecurringTrouble()
+        self._failures = RecurringTrouble()
         self._in_doubt = False  # the store may have done what it said it had not
         self._wind_down: WindDown | None = None
         # Filled by other threads; everything else belongs to the supervisor's.
@@ -175,11 +179,13 @@ class Supervisor:
             try:
                 self._turn()
             except (StoreUnavailable, StorageFull) as error:
-                _log.warning("supervisor.store_unavailable", detail=str(error))
+                if times := self._store_trouble.came(str(error)):
+                    _log.warning("supervisor.store_unavailable", detail=str(error), times=times)
                 self._in_doubt = True
                 self._retry_later()
-            except Exception:  # noqa: BLE001 - one job's trouble must not end the others' supervision
-                _log.exception("supervisor.failed")
+            except Exception as error:  # noqa: BLE001 - one job's trouble must not end the others' supervision
+                if times := self._failures.came(repr(error)):
+                    _log.exception("supervisor.failed", times=times)
                 self._retry_later()
 
     def _turn(self) -> None:
@@ -201,6 +207,8 @@ class Supervisor:
                 self._find_again()
             if self._may_claim:
                 self._claim()
+            if self._store_trouble.is_over():  # all that had failed has been tried again
+                _log.info("supervisor.store_available")
             self._launch_claimed()
 
     def _timeout_s(self) -> float | None:
@@ -357,14 +365,15 @@ class Supervisor:
             try:
                 self._launching.launch(active.job, handle)
             except BackendUnavailable as error:
-                _log.warning("supervisor.backend_unavailable", detail=str(error))
+                if times := self._backend_trouble.came(str(error)):
+                    _log.warning("supervisor.backend_unavailable", detail=str(error), times=times)
                 self._measurements.launches.add("postponed")
                 for each in (handle, *due):
                     self._launches.add(each)
                 self._retry_later()
                 return
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the others waiting
-                detail = failure(error, handle)
+                detail = self._launching.failure(error, handle)
                 self._measurements.launches.add("postponed" if detail is None else "failed")
                 if detail is None:
                     self._launches.postpone(handle)
@@ -373,6 +382,8 @@ class Supervisor:
             else:
                 self._measurements.launches.add("asked")
                 self._results.watch(handle)
+                if self._backend_trouble.is_over():
+                    _log.info("supervisor.backend_available")
 
     def _fail_launch(self, handle: Handle, detail: str) -> None:
         self._launches.discard(handle)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         NotAllSubmitted,
         Problem,
         ProfileError,
+        UnexpectedAnswer,
         Unreachable,
+        Waiting,
         WaitTimeout,
     )
 
@@ -34,8 +36,10 @@ __all__ = [
     "NotAllSubmitted",
     "Problem",
     "ProfileError",
+    "UnexpectedAnswer",
     "Unreachable",
     "WaitTimeout",
+    "Waiting",
 ]
 
 

@@ -16,6 +16,7 @@ from runner import bootstrap
 from runner.access import OPERATOR, Quota, Scope
 from runner.callers_access import CallersAccess
 from runner.errors import InvalidAccess, RunnerError
+from snakeline.failures import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,10 +27,6 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST_S: Final = 100 * 366 * 86_400
 _BY_SETTINGS: Final = "default"
 _GIB: Final = 2**30
-
-
-class Failed(Exception):
-    """Nothing was changed; the text is one line that says why."""
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,20 +11,19 @@ from snakeline.commands import access_tables, words
 from snakeline.commands.access_tables import BY_SETTINGS
 from snakeline.commands.parameters import NotUnderstood
 from snakeline.commands.session import (
-    EXIT_USAGE,
     AsJson,
     Profile,
     Quiet,
     Remote,
     Url,
-    asking,
-    is_remote,
     print_json,
-    stop,
 )
+from snakeline.here_or_there import answer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from snakeline.client import Client
 
 keys = typer.Typer(help="Make, list, replace and revoke API keys.", no_args_is_help=True)
 tenants = typer.Typer(help="List tenants and set their quotas.", no_args_is_help=True)
@@ -35,26 +33,16 @@ _Prefix = Annotated[
 ]
 
 
-@contextmanager
-def _telling_failures() -> Iterator[None]:
-    """End with one line on stderr where the command cannot do what it is asked to."""
-    from api.settings import SettingsError
-    from snakeline import access
-
-    try:
-        yield
-    except SettingsError as error:
-        stop(str(error), EXIT_USAGE)
-    except access.Failed as error:
-        stop(str(error), 1)
-
-
 @keys.command("create")
 def create_key(
     *,
-    name: Annotated[str, typer.Option(help="Who will use it.", show_default=False)],
-    scopes: Annotated[str, typer.Option(help="What it may do: read, submit, admin.")] = "read,submit",
-    tenant: Annotated[str | None, typer.Option(help="Whose jobs it sees; * for every tenant.")] = None,
+    name: Annotated[str, typer.Option(help="Who will use it.", metavar="TEXT", show_default=False)],
+    scopes: Annotated[
+        str, typer.Option(help="What it may do: read, submit, admin.", metavar="SCOPES")
+    ] = "read,submit",
+    tenant: Annotated[
+        str | None, typer.Option(help="Whose jobs it sees; * for every tenant.", metavar="TENANT")
+    ] = None,
     expires: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long it is good, as in 90d or 12h.")
     ] = None,
@@ -65,18 +53,18 @@ def create_key(
     quiet: Quiet = False,
 ) -> None:
     """Make a key. It is shown once, alone on standard output, and stored as a digest."""
-    if is_remote(remote, url, profile):
-        with asking(url, profile) as client:
-            until = None if expires is None else datetime.now(UTC) + timedelta(seconds=_seconds(expires))
-            wanted = scopes.replace(",", " ").split()
-            made = client.create_key(name, wanted, tenant=tenant, expires_at=until)
-            access_tables.show_created(made, as_json=as_json, quiet=quiet)
-        return
-    from snakeline import access
 
-    with _telling_failures():
-        made = access.create(name, scopes, tenant, expires)
-        access_tables.show_created(made, as_json=as_json, quiet=quiet)
+    def there(client: Client) -> dict[str, Any]:
+        until = None if expires is None else datetime.now(UTC) + timedelta(seconds=_seconds(expires))
+        return client.create_key(name, scopes.replace(",", " ").split(), tenant=tenant, expires_at=until)
+
+    def here() -> dict[str, Any]:
+        from snakeline import access
+
+        return access.create(name, scopes, tenant, expires)
+
+    made = answer_of(there, here, remote=remote, url=url, profile=profile, quiet=quiet)
+    access_tables.show_created(made, as_json=as_json, quiet=quiet)
 
 
 @keys.command("list")
@@ -89,14 +77,16 @@ def list_keys(
     quiet: Quiet = False,
 ) -> None:
     """List all keys, without their secrets."""
-    if is_remote(remote, url, profile):
-        with asking(url, profile) as client:
-            access_tables.show_keys(client.keys(), as_json=as_json, quiet=quiet)
-        return
-    from snakeline import access
 
-    with _telling_failures():
-        access_tables.show_keys(access.keys(), as_json=as_json, quiet=quiet)
+    def here() -> list[dict[str, Any]]:
+        from snakeline import access
+
+        return access.keys()
+
+    found = answer_of(
+        lambda client: client.keys(), here, remote=remote, url=url, profile=profile, quiet=quiet
+    )
+    access_tables.show_keys(found, as_json=as_json, quiet=quiet)
 
 
 @keys.command("revoke")
@@ -110,14 +100,15 @@ def revoke_key(
     quiet: Quiet = False,
 ) -> None:
     """End a key at once: a running service refuses it from the next request on."""
-    if is_remote(remote, url, profile):
-        with asking(url, profile) as client:
-            client.revoke_key(prefix)
-    else:
+
+    def here() -> None:
         from snakeline import access
 
-        with _telling_failures():
-            access.revoke(prefix)
+        access.revoke(prefix)
+
+    answer_of(
+        lambda client: client.revoke_key(prefix), here, remote=remote, url=url, profile=profile, quiet=quiet
+    )
     if as_json:
         print_json({"prefix": prefix, "status": "revoked"})
     elif not quiet:
@@ -138,15 +129,17 @@ def rotate_key(
     quiet: Quiet = False,
 ) -> None:
     """Make a new key in a key's place: same name, tenant, scopes and length of time."""
-    if is_remote(remote, url, profile):
-        with asking(url, profile) as client:
-            made = client.rotate_key(prefix, overlap_s=0.0 if overlap is None else _seconds(overlap))
-            access_tables.show_created(made, as_json=as_json, quiet=quiet)
-        return
-    from snakeline import access
 
-    with _telling_failures():
-        access_tables.show_created(access.rotate(prefix, overlap), as_json=as_json, quiet=quiet)
+    def there(client: Client) -> dict[str, Any]:
+        return client.rotate_key(prefix, overlap_s=0.0 if overlap is None else _seconds(overlap))
+
+    def here() -> dict[str, Any]:
+        from snakeline import access
+
+        return access.rotate(prefix, overlap)
+
+    made = answer_of(there, here, remote=remote, url=url, profile=profile, quiet=quiet)
+    access_tables.show_created(made, as_json=as_json, quiet=quiet)
 
 
 @tenants.command("list")
@@ -159,23 +152,27 @@ def list_tenants(
     quiet: Quiet = False,
 ) -> None:
     """List every tenant that has a job, a key or a quota."""
-    if is_remote(remote, url, profile):
-        with asking(url, profile) as client:
-            access_tables.show_tenants(client.tenants(), as_json=as_json, quiet=quiet)
-        return
-    from snakeline import access
 
-    with _telling_failures():
-        access_tables.show_tenants(access.tenants(), as_json=as_json, quiet=quiet)
+    def here() -> list[dict[str, Any]]:
+        from snakeline import access
+
+        return access.tenants()
+
+    found = answer_of(
+        lambda client: client.tenants(), here, remote=remote, url=url, profile=profile, quiet=quiet
+    )
+    access_tables.show_tenants(found, as_json=as_json, quiet=quiet)
 
 
 @tenants.command("set")
 def set_tenant(
-    tenant: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
+    tenant: Annotated[str, typer.Argument(metavar="TENANT", help="Its name.", show_default=False)],
     *,
-    cores: Annotated[str | None, typer.Option(help="Cores of its running jobs together.")] = None,
-    pending: Annotated[str | None, typer.Option(help="Pending jobs.")] = None,
-    gb: Annotated[str | None, typer.Option(help="GiB of its jobs' files.")] = None,
+    cores: Annotated[
+        str | None, typer.Option(help="Cores of its running jobs together.", metavar="N")
+    ] = None,
+    pending: Annotated[str | None, typer.Option(help="Pending jobs.", metavar="N")] = None,
+    gb: Annotated[str | None, typer.Option(help="GiB of its jobs' files.", metavar="GIB")] = None,
     remote: Remote = False,
     url: Url = None,
     profile: Profile = None,
@@ -183,20 +180,22 @@ def set_tenant(
     quiet: Quiet = False,
 ) -> None:
     """Change what is named of a tenant's quota; `default` gives it back to the settings."""
-    if is_remote(remote, url, profile):
-        with asking(url, profile) as client:
-            before = next((each for each in client.tenants() if each["name"] == tenant), {})
-            after = client.set_quota(
-                tenant,
-                max_cores=_limit("--cores", cores, before.get("max_cores"), int),
-                max_pending=_limit("--pending", pending, before.get("max_pending"), int),
-                max_gb=_limit("--gb", gb, before.get("max_gb"), float),
-            )
-    else:
+
+    def there(client: Client) -> dict[str, Any]:
+        before = next((each for each in client.tenants() if each["name"] == tenant), {})
+        return client.set_quota(
+            tenant,
+            max_cores=_limit("--cores", cores, before.get("max_cores"), int),
+            max_pending=_limit("--pending", pending, before.get("max_pending"), int),
+            max_gb=_limit("--gb", gb, before.get("max_gb"), float),
+        )
+
+    def here() -> dict[str, Any]:
         from snakeline import access
 
-        with _telling_failures():
-            after = access.set_quota(tenant, cores, pending, gb)
+        return access.set_quota(tenant, cores, pending, gb)
+
+    after = answer_of(there, here, remote=remote, url=url, profile=profile, quiet=quiet)
     if as_json or not quiet:
         access_tables.show_tenants([after], as_json=as_json)
 

@@ -8,15 +8,12 @@ from api import settings as api_settings
 from runner import backup, upgrade
 from runner.errors import RunnerError
 from runner.jobs import JobStatus
+from snakeline.failures import Failed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.stores.sql.snapshot import Contents
-
-
-class Failed(Exception):
-    """Nothing was done; the text is one line that says why."""
 
 
 def take(file: Path, *, force: bool) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -11,14 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from snakeline.access_commands import keys, tenants
+from snakeline.commands.quick import QuickCommand, QuickGroup
 from snakeline.commands.register import add_to
-from snakeline.commands.session import AsJson, Quiet, print_json
+from snakeline.commands.session import AsJson, Quiet, print_json, stop
+from snakeline.commands.streams import prepare_output, readers_may_leave
+from snakeline.here_or_there import doing_here
 from snakeline.workflow_commands import workflows
 
 app = typer.Typer(
     name="snakeline",
+    cls=QuickGroup,
     help="Run Snakemake jobs as a service: submit over REST, watch, read the log, cancel, retry.",
-    epilog="Settings are environment variables with the prefix SNAKELINE_; see docs/settings.md.",
+    epilog=(
+        "Exit codes: 2 bad usage, 65 the service refused, 69 it does not answer; of --wait, --follow and "
+        "watch the job's own (docs/cli.md). Settings of the service are environment variables with the "
+        "prefix SNAKELINE_ (docs/settings.md)."
+    ),
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -38,12 +45,13 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The entry point of the console script."""
+    """Run the command that `sys.argv` names."""
     gc.disable()  # what a command makes of garbage before its end is little; the service looks for its own
     _keep(sys.argv[1:2])
-    _prepare_output()
+    prepare_output()
     try:
-        app(prog_name="snakeline")
+        with readers_may_leave():
+            app(prog_name="snakeline")
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] in _OURS:
             raise
@@ -51,16 +59,6 @@ def main() -> None:
             f"snakeline: {missing.name} is not installed: this command needs what the service needs. "
             "pip install 'snakeline[server]'"
         )
-
-
-def _prepare_output() -> None:
-    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
-        # PYTHONUNBUFFERED: what is written to it may be written in part, and nobody would notice.
-        buffered = io.BufferedWriter(sys.stdout.detach())  # type: ignore[union-attr]
-        sys.stdout = io.TextIOWrapper(buffered, encoding="utf-8", line_buffering=True)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show it gets its code
 
 
 @app.callback()
@@ -74,17 +72,18 @@ def _keep(wanted: list[str]) -> None:
     groups = [g for g in app.registered_groups if [g.name] == wanted]
     if commands or groups:
         app.registered_commands, app.registered_groups = commands, groups
+        for group in groups:
+            commands = [
+                *commands,
+                *(group.typer_instance.registered_commands if group.typer_instance else ()),
+            ]
+        for command in commands:
+            command.cls = QuickCommand
 
 
 def _name(command: CommandInfo) -> str:
     function = getattr(command.callback, "__name__", "")
     return command.name or function.replace("_", "-")
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    """End with one line on stderr: what is wrong and what to do."""
-    typer.echo(f"snakeline: {' '.join(message.split())}", err=True)
-    raise typer.Exit(code)
 
 
 def _tell(text: str, *, as_json: bool, quiet: bool) -> None:
@@ -102,9 +101,10 @@ def serve(
         typer.Option("--restart", help="Start it again when it crashed, as a supervisor of services does."),
     ] = False,
 ) -> None:
-    """Start the service in the foreground; Ctrl-C or SIGTERM stops it.
+    """Start the service in the foreground.
 
-    What becomes of running jobs then is SNAKELINE_ON_SHUTDOWN: they go on without it, or resume later.
+    Ctrl-C or SIGTERM stops it. What becomes of running jobs then is SNAKELINE_ON_SHUTDOWN: they go on
+    without it, or resume later.
     """
     if restart:
         from snakeline.restarter import become_restarter
@@ -116,7 +116,7 @@ def serve(
     try:
         given = settings.from_environment()
     except settings.SettingsError as error:
-        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
+        stop(str(error), EXIT_UNUSABLE_SETTINGS)
 
     gc.disable()  # nothing imported is garbage: to look for some is a tenth of the start
     from api import server
@@ -135,7 +135,7 @@ def check(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --repair: do what it says.")] = False,
 ) -> None:
-    """Say what is there, what is missing and what to do: settings, store, engine, isolation.
+    """Check settings, store, engine and isolation; say what to do.
 
     Exit code 0 when all that is needed is there, else 1. A running service is not disturbed.
 
@@ -155,50 +155,46 @@ def check(
 
 
 def _repair(*, apply: bool, as_json: bool, quiet: bool) -> NoReturn:
-    from api.settings import SettingsError
     from snakeline import repair as repairs
 
-    try:
+    with doing_here(EXIT_UNUSABLE_SETTINGS):
         done = repairs.run(apply=apply)
-    except (SettingsError, repairs.Failed) as error:
-        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
     repairs.show(done, as_json=as_json, quiet=quiet)
     raise typer.Exit(0 if done.ok else 1)
 
 
 @app.command()
 def backup(
-    file: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)],
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Copy the store (every job's row, not its files) to FILE, consistent while a service runs."""
-    from api.settings import SettingsError
+    """Copy the store to FILE, consistent while a service runs.
+
+    It has every job's row, not its files.
+    """
     from snakeline import backup as backups
 
-    try:
+    with doing_here(EXIT_UNUSABLE_SETTINGS):
         _tell(backups.take(file, force=force), as_json=as_json, quiet=quiet)
-    except (SettingsError, backups.Failed) as error:
-        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
 
 
 @app.command()
 def restore(
-    file: Annotated[Path, typer.Argument(help="What `snakeline backup` has written.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `snakeline backup` has written.", show_default=False)
+    ],
     *,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Put a backup in the store's place. Stop the service first; what was there is kept beside it."""
-    from api.settings import SettingsError
     from snakeline import backup as backups
 
-    try:
+    with doing_here(EXIT_UNUSABLE_SETTINGS):
         _tell(backups.put_back(file), as_json=as_json, quiet=quiet)
-    except (SettingsError, backups.Failed) as error:
-        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
 
 
 @app.command()
@@ -212,13 +208,10 @@ def upgrade(
     quiet: Quiet = False,
 ) -> None:
     """Upgrade the store of an older version, as the next start would. Stop the service first."""
-    from api.settings import SettingsError
     from snakeline import backup as backups
 
-    try:
+    with doing_here(EXIT_UNUSABLE_SETTINGS):
         _tell(backups.bring_up(copy), as_json=as_json, quiet=quiet)
-    except (SettingsError, backups.Failed) as error:
-        _stop(str(error), EXIT_UNUSABLE_SETTINGS)
 
 
 @app.command()
@@ -240,13 +233,16 @@ def demo(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Start a service of its own, run ten jobs through it over REST, and leave nothing behind."""
+    """Run ten jobs in a service of its own, over REST.
+
+    Nothing is left behind, unless --keep says so.
+    """
     from snakeline import demo as show
 
     try:
         show.run(engine=engine, snakemake=snakemake, keep=keep, svg=svg, as_json=as_json, quiet=quiet)
     except show.DemoFailed as error:
-        _stop(str(error), 1)
+        stop(str(error), 1)
 
 
 @app.command()

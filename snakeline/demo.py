@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -110,12 +111,23 @@ def run(
 def _found(snakemake: str) -> str:
     path = shutil.which(snakemake)
     if path is None:
-        raise DemoFailed(
-            f"There is no command {snakemake!r}. `make snakemake-env` installs Snakemake in an environment "
-            "of its own; then: snakeline demo --engine snakemake --snakemake .venv-snakemake/bin/snakemake"
-        )
+        raise DemoFailed(f"There is no command {snakemake!r}. {_where_snakemake_is()}")
     # Not resolved: the folder of the link says which environment it belongs to.
     return str(Path(path).absolute())
+
+
+def _where_snakemake_is() -> str:
+    """What to do without it; that depends on how this was installed."""
+    again = "snakeline demo --engine snakemake --snakemake"
+    installed = Path(sys.prefix) / "snakemake" / "bin" / "snakemake"
+    if installed.exists():
+        return f"Snakemake is installed here: {again} {installed}"
+    if (Path(__file__).resolve().parents[1] / "requirements-snakemake.lock").exists():
+        return (
+            "`make snakemake-env` installs Snakemake in an environment of its own; then: "
+            f"{again} .venv-snakemake/bin/snakemake"
+        )
+    return f"Install Snakemake in a virtual environment of its own; then: {again} ENVIRONMENT/bin/snakemake"
 
 
 def _plan(engine: EngineName) -> Sequence[Planned]:

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING
 from api import settings as api_settings
 from runner import repair
 from runner.errors import RunnerError
+from snakeline.failures import Failed
 
 if TYPE_CHECKING:
     from runner.job_damage import Finding
     from runner.repair import Repair
 
 _SHOWN_OF_A_KIND = 20
-
-
-class Failed(Exception):
-    """Nothing was looked at; the text is one line that says why."""
 
 
 def run(*, apply: bool) -> Repair:

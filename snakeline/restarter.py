@@ -25,6 +25,8 @@ FIRST_PAUSE_S: Final = 0.25
 RETRY_S: Final = 2.0
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON: Final = (*_STOPPING, signal.SIGUSR1, signal.SIGUSR2)
+_HELD_BACK: Final = frozenset((signal.SIGTERM, signal.SIGINT))
+"""From a service that starts after a crash, until it can heed them: see api/held_stop.py."""
 _STDERR: Final = 2
 _PATIENCE_S: Final = 0.5
 _RESET_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -62,6 +64,9 @@ class Restarter:
     A crash is an end by a signal or with a code other than 0 and 2. A code 2 (it cannot start) is one only
     after a crash: it could start before, so what is in its way may pass. Where not even a process can be
     made for it, after a crash, that is tried for as long as it takes: jobs may have taken all there were.
+
+    Told to stop while none runs, or by a signal that came too late for one that crashed, it starts one more
+    that stops at once: jobs run, and what becomes of them is the service's to say.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -77,30 +82,44 @@ class Restarter:
         # Blocked, and taken one by one: nothing is missed between two of them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._heeded)
         try:
-            while True:
-                pid = self._spawn(before)
-                if pid is None:
-                    if not self._crashed_before:
-                        return EXIT_CANNOT_START
-                    if (stopping := self._pause(RETRY_S)) is not None:
-                        return 128 + stopping
-                    continue
-                code, told_to_stop = self._wait_for(pid)
-                if told_to_stop or code == 0 or (code == EXIT_CANNOT_START and not self._crashed_before):
-                    return _exit_code(code)
-                self._note_crash()
-                if len(self._crashes) >= MAX_CRASHES:
-                    often = f"crashed {len(self._crashes)} times within {WITHIN_S:.0f} s"
-                    last = f"The service {often}, the last time {_how(code)}: it is given up."
-                    _log.error("service.given_up", crashes=len(self._crashes), detail=last)
-                    return _exit_code(code)
-                pause_s = FIRST_PAUSE_S * 2 ** (len(self._crashes) - 1)
-                told = f"The service ended {_how(code)}. Another starts in {pause_s:g} s; jobs go on."
-                _log.error("service.crashed", crashes=len(self._crashes), detail=told)
-                if (stopping := self._pause(pause_s)) is not None:
-                    return 128 + stopping
+            return self._run(before)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _run(self, mask: set[int | signal.Signals]) -> int:
+        stopping: int | None = None
+        while True:
+            pid = self._spawn(mask)
+            if pid is None:
+                if not self._crashed_before:
+                    return EXIT_CANNOT_START
+                if stopping is not None:
+                    return 128 + stopping
+                stopping = self._pause(RETRY_S)
+                continue
+            only_to_stop = stopping is not None
+            code, told = self._wait_for(pid, stop_at_once=only_to_stop)
+            if only_to_stop or code == 0 or (code == EXIT_CANNOT_START and not self._crashed_before):
+                return _exit_code(code)
+            if told is not None and (code > 0 or -code == told):
+                return _exit_code(code)
+            mask = mask | (self._heeded & _HELD_BACK)
+            self._note_crash()
+            crashes = len(self._crashes)
+            if told is not None:
+                stopping = told
+                detail = f"The service ended {_how(code)} before it could stop. Another starts for that."
+                _log.error("service.crashed", crashes=crashes, detail=detail)
+                continue
+            if crashes >= MAX_CRASHES:
+                often = f"crashed {crashes} times within {WITHIN_S:.0f} s"
+                detail = f"The service {often}, the last time {_how(code)}: it is given up."
+                _log.error("service.given_up", crashes=crashes, detail=detail)
+                return _exit_code(code)
+            pause_s = FIRST_PAUSE_S * 2 ** (crashes - 1)
+            detail = f"The service ended {_how(code)}. Another starts in {pause_s:g} s; jobs go on."
+            _log.error("service.crashed", crashes=crashes, detail=detail)
+            stopping = self._pause(pause_s)
 
     def _spawn(self, mask: set[int | signal.Signals]) -> int | None:
         """The service's pid; None where no process can be made."""
@@ -119,19 +138,22 @@ class Restarter:
             _log.error("service.not_started", crashes=len(self._crashes), detail=told)
             return None
 
-    def _wait_for(self, pid: int) -> tuple[int, bool]:
-        """Its exit code, or the negative of the signal that ended it, and whether it was told to stop."""
+    def _wait_for(self, pid: int, *, stop_at_once: bool) -> tuple[int, int | None]:
+        """Its exit code, or the negative of the signal that ended it, and the signal that told it to stop."""
         pidfd = os.pidfd_open(pid)  # nobody else waits for it: it is that process
-        told_to_stop = False
+        told: int | None = None
         try:
+            if stop_at_once:
+                signal.pidfd_send_signal(pidfd, signal.SIGTERM)
             while True:
                 arrived = signal.sigwait(self._heeded)
                 if arrived == signal.SIGCHLD:
                     ended, status = os.waitpid(pid, os.WNOHANG)
                     if ended:
-                        return os.waitstatus_to_exitcode(status), told_to_stop
+                        return os.waitstatus_to_exitcode(status), told
                 else:
-                    told_to_stop = told_to_stop or arrived in _STOPPING
+                    if arrived in _STOPPING:
+                        told = arrived
                     signal.pidfd_send_signal(pidfd, arrived)
         finally:
             os.close(pidfd)

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
-from snakeline.commands import access_tables
+from snakeline.commands import access_tables, completing
 from snakeline.commands.plain import plain
 from snakeline.commands.session import (
-    EXIT_USAGE,
     AsJson,
     Profile,
     Quiet,
     Remote,
     Url,
     asking,
-    is_remote,
     print_json,
     print_table,
-    stop,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from snakeline.here_or_there import answer_of, doing_here
 
 workflows = typer.Typer(help="List, fetch and check the registered workflows.", no_args_is_help=True)
-
-
-@contextmanager
-def _telling_failures() -> Iterator[None]:
-    from api.settings import SettingsError
-    from snakeline import workflows as registered
-
-    try:
-        yield
-    except SettingsError as error:
-        stop(str(error), EXIT_USAGE)
-    except registered.Failed as error:
-        stop(str(error), 1)
 
 
 @workflows.command("list")
@@ -52,19 +34,29 @@ def list_workflows(
     quiet: Quiet = False,
 ) -> None:
     """List what is in SNAKELINE_WORKFLOWS_DIR, usable or not; with --remote what the service offers."""
-    if is_remote(remote, url, profile):
-        with asking(url, profile) as client:
-            access_tables.show_workflows(client.workflows(), as_json=as_json, quiet=quiet)
-        return
-    from snakeline import workflows as registered
 
-    with _telling_failures():
-        access_tables.show_workflows(registered.listed(), as_json=as_json, quiet=quiet)
+    def here() -> list[dict[str, Any]]:
+        from snakeline import workflows as registered
+
+        return registered.listed()
+
+    found = answer_of(
+        lambda client: client.workflows(), here, remote=remote, url=url, profile=profile, quiet=quiet
+    )
+    access_tables.show_workflows(found, as_json=as_json, quiet=quiet)
 
 
 @workflows.command("show")
 def show_workflow(
-    name: Annotated[str, typer.Argument(help="One that the service offers.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="One that the service offers.",
+            show_default=False,
+            autocompletion=completing.behind_tab(completing.workflow),
+        ),
+    ],
     *,
     url: Url = None,
     profile: Profile = None,
@@ -72,7 +64,7 @@ def show_workflow(
     quiet: Quiet = False,
 ) -> None:
     """Say what a workflow of the service does and which parameters it takes. --quiet: its version."""
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
         found = client.workflow(name)
         if as_json:
             print_json(found)
@@ -84,21 +76,25 @@ def show_workflow(
         schema = found["parameters_schema"] or {}
         must = schema.get("required", ())
         rows = [
-            (
-                key,
-                str(each.get("type", "") if isinstance(each, dict) else ""),
-                "(needed)" if key in must else str(each.get("default", "") if isinstance(each, dict) else ""),
-                str(each.get("description", "") if isinstance(each, dict) else ""),
-            )
+            (key, *_told(each if isinstance(each, dict) else {}, is_needed=key in must))
             for key, each in schema.get("properties", {}).items()
         ]
         if rows:
             print_table(("Parameter", "Type", "Default", "Description"), rows)
 
 
+def _told(parameter: dict[str, Any], *, is_needed: bool) -> tuple[str, str, str]:
+    """Its type, its default as `-p` takes it, and what it is for."""
+    kind, default = parameter.get("type", ""), ""
+    if "default" in parameter:
+        default = json.dumps(parameter["default"], ensure_ascii=False)
+    text = kind if isinstance(kind, str) else " or ".join(map(str, kind))
+    return text, "(needed)" if is_needed else default, str(parameter.get("description", ""))
+
+
 @workflows.command("fetch")
 def fetch_workflows(
-    name: Annotated[str | None, typer.Argument(help="One workflow; by default all.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One workflow; by default all.")] = None,
     *,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -110,7 +106,7 @@ def fetch_workflows(
     from snakeline import workflows as registered
 
     documents = []
-    with _telling_failures():
+    with doing_here():
         for pin, told, is_there in registered.fetch_pinned(name):
             documents.append({"name": pin.name, "commit": pin.commit, "fetched": is_there, "detail": told})
             if not as_json and not (quiet and is_there):
@@ -123,7 +119,7 @@ def fetch_workflows(
 
 @workflows.command("check")
 def check_workflows(
-    name: Annotated[str | None, typer.Argument(help="One workflow; by default all.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One workflow; by default all.")] = None,
     *,
     strict: Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")] = False,
     as_json: AsJson = False,
@@ -136,6 +132,6 @@ def check_workflows(
     """
     from snakeline import workflows as registered
 
-    with _telling_failures():
+    with doing_here():
         ok = registered.show_checked(registered.check(name), as_json=as_json, strict=strict, quiet=quiet)
     raise typer.Exit(0 if ok else 1)

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from api import settings as api_settings
 from runner import bootstrap
+from runner.engines.choice import engine_of
 from runner.errors import WorkflowNotFound
 from runner.git_checkouts import FetchFailed, fetch, is_fetched
 from runner.workflow_checks import CheckedWorkflow, check_workflow
+from snakeline.failures import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,15 +26,11 @@ if TYPE_CHECKING:
 _MARKS = {"error": "[red]error[/red]", "warning": "[yellow]warning[/yellow]", "note": "[dim]note[/dim]"}
 
 
-class Failed(Exception):
-    """The command could not do what it was asked to; the text is one line that says why."""
-
-
 def check(name: str | None) -> Iterator[CheckedWorkflow]:
     """Every workflow that is or should be registered, or the one called so. Raises Failed, SettingsError."""
     settings = api_settings.from_environment().runner()
     registry = bootstrap.registry(settings)
-    engine = bootstrap.engine_of(settings)
+    engine = engine_of(settings)
     names = _names(registry, name, settings.workflows_dir)
     must_be_one = name is not None
     return (check_workflow(each, registry, engine, settings, must_be_one=must_be_one) for each in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated
 
@@ -26,8 +27,8 @@ from api.upload_requests import MEDIA_TYPE, is_upload
 from api.waiting import Wake
 from runner.callers_jobs import CallersJobs
 from runner.errors import FieldError, InvalidSpec, JobNotFound, WorkflowNotFound
-from runner.job_store import JobQuery, Submitted
-from runner.jobs import UPLOADED, Job, JobSpec
+from runner.job_store import JobPage, JobQuery, Submitted
+from runner.jobs import UPLOADED, Job, JobSpec, JobStatus
 
 router = APIRouter(tags=["jobs"])
 
@@ -156,17 +157,22 @@ async def list_jobs(
         limit=filters.limit,
         after_seq=None if filters.cursor is None else cursors.decode(filters.cursor, filters),
     )
-    page = await state_of(request).lists.run(request, jobs, jobs.list, query)
+    page, places = await state_of(request).lists.run(request, jobs, _page_and_places, jobs, query)
     cursor = cursors.encode(page.items[-1].seq, filters) if page.has_more and page.items else None
     return json_response(
         {
-            "items": [job_document(job) for job in page.items],
+            "items": [job_document(job, places.get(job.id)) for job in page.items],
             "total": page.total,
             "total_is_exact": page.total_is_exact,
             "next_cursor": cursor,
         },
         headers={"Link": next_link(cursor, filters)} if cursor else None,
     )
+
+
+def _page_and_places(jobs: CallersJobs, query: JobQuery) -> tuple[JobPage, Mapping[str, int]]:
+    page = jobs.list(query)
+    return page, jobs.queue_places(page.items)
 
 
 @router.get(
@@ -209,7 +215,10 @@ async def get_job(
         await reader(request)  # what may be read was decided a long poll ago
     if if_none_match is not None and matches(if_none_match, job_etag(job)):
         return Response(status_code=304, headers={"ETag": job_etag(job)})
-    return job_response(job)
+    if job.status is not JobStatus.PENDING:
+        return job_response(job)
+    places = await in_thread(jobs.queue_places, [job])
+    return job_response(job, queue_position=places.get(job.id))
 
 
 def _is_unchanged(job: Job, if_none_match: str | None) -> bool:

@@ -9,7 +9,7 @@ import select
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,9 +17,8 @@ from runner.attempt_files import AttemptFiles, ExitRecord, InvalidRecord, lock_h
 from runner.backends import lost_attempts
 from runner.backends.launch_files import withdraw, write_request
 from runner.backends.launcher_choice import LauncherChoice
-from runner.backends.launcher_process import Forked, Gone, Ready, Refused, Unseen
+from runner.backends.launches import Begun, BegunUnseen, Launches, NotBegun
 from runner.backends.survivor_watch import SurvivorWatch
-from runner.errors import BackendUnavailable
 from runner.histograms import Histogram
 from runner.isolation.confinement import Measures
 from runner.ports import Ended, Handle, Lost, NotStarted, Observation, Running, Vacated
@@ -27,18 +26,12 @@ from runner.ports import Ended, Handle, Lost, NotStarted, Observation, Running, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.backends.launcher_process import LauncherProcess
     from runner.monitor import Monitor
     from runner.ports import LaunchRequest, StopReason, WarmSpec
 
 _log = structlog.get_logger(__name__)
 
 _LOOK_AGAIN_S = 1.0
-
-
-class _Asked(NamedTuple):
-    handle: Handle
-    at: float  # on the monotonic clock
 
 
 class LocalBackend:
@@ -69,7 +62,7 @@ class LocalBackend:
 
         `measures` tells what keeps jobs apart, and is asked again before each launch as `warm` is.
         `monitor` does what needs root, where the service is not root and jobs have users of their own.
-        `launcher_within_s`: how long a launcher may be silent when asked before it is replaced.
+        `launcher_within_s`: see `Launches`.
         """
         self._data_dir = data_dir
         self._log_segment_bytes = segment_bytes(log_limit_bytes)
@@ -77,20 +70,23 @@ class LocalBackend:
         self._max_processes = max_processes
         self._monitor = monitor
         self._nudge_every_s = nudge_every_s
-        self._launcher_within_s = launcher_within_s
-        self._launch_latency = launch_latency or Histogram()
         self._choice = LauncherChoice(
             python=python, warm=warm, open_files=open_files, measures=measures, monitor=monitor
         )
-        self._launcher: LauncherProcess | None = None
         self._epoll = select.epoll()
+        self._launches = Launches(
+            self._choice,
+            self._epoll,
+            launcher_within_s=launcher_within_s,
+            latency=launch_latency or Histogram(),
+            has_begun=lambda handle: not isinstance(self.observe(handle), NotStarted),
+        )
         self._closing = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._pidfds: dict[Handle, int] = {}
         self._pids: dict[Handle, int] = {}
         self._handles: dict[int, Handle] = {}  # by pidfd
-        self._launching: dict[str, _Asked] = {}  # by attempt directory
         self._stops: dict[Handle, tuple[StopReason, bool]] = {}  # not yet ended; why, and whether forced
         self._unwatched: set[Handle] = set()  # runs, but the kernel would not name its process
         self._found: list[tuple[Handle, Observation]] = []
@@ -103,7 +99,7 @@ class LocalBackend:
         self._choice.look()
         if self._monitor is None:
             lost_attempts.end_leftovers(self._data_dir, self._choice.measures)
-        self._new_launcher()
+        self._launches.new_launcher()
 
     def launch(self, request: LaunchRequest) -> None:
         files = self._files(request.handle)
@@ -114,29 +110,7 @@ class LocalBackend:
             log_segment_bytes=self._log_segment_bytes,
             max_processes=self._max_processes,
         )
-        self._request_shim(request.handle, files)
-
-    def _request_shim(self, handle: Handle, files: AttemptFiles) -> None:
-        launcher = self._current_launcher()
-        self._launching[files.directory] = _Asked(handle, time.monotonic())
-        launcher.request(files.directory)
-
-    def _current_launcher(self) -> LauncherProcess:
-        if not self._choice.fits(self._launcher) or self._launcher is None:
-            return self._new_launcher()
-        return self._launcher
-
-    def _new_launcher(self) -> LauncherProcess:
-        """Raises BackendUnavailable. Requests the old one has not answered are asked again of the new one."""
-        if self._launcher is not None:
-            self._epoll.unregister(self._launcher.fileno())
-            self._launcher.close()
-            self._launcher = None
-        self._launcher = launcher = self._choice.start()
-        self._epoll.register(launcher.fileno(), select.EPOLLIN)
-        for directory in self._launching:
-            launcher.request(directory)
-        return launcher
+        self._launches.request(request.handle, files.directory)
 
     # ------------------------------------------------------------ observing
 
@@ -145,7 +119,8 @@ class LocalBackend:
         try:
             return self._observe(handle)
         except OSError as error:
-            _log.warning("attempt.unreadable", job_id=handle.job_id, error=error.strerror)
+            if handle not in self._unwatched:  # else it was told, a second ago
+                _log.warning("attempt.unreadable", job_id=handle.job_id, error=error.strerror)
             self._unwatched.add(handle)
             return Running()
 
@@ -169,6 +144,7 @@ class LocalBackend:
     def _watch(self, handle: Handle, files: AttemptFiles, pid: int) -> bool:
         """Get a pidfd of the lock's holder; false when the lock changed hands meanwhile: look again."""
         if handle in self._pidfds:
+            self._unwatched.discard(handle)
             return True
         if pid <= 0:  # held from where the kernel cannot name it to us, another pid namespace
             self._unwatched.add(handle)
@@ -225,20 +201,18 @@ class LocalBackend:
         self._stops[handle] = (first, forced or force)
         if handle in self._pidfds:
             self._signal(handle, *self._stops[handle])
-        elif self._launcher is not None and not self._launcher.is_ready:
-            self._withdraw(self._launcher, handle, why)
+        elif self._launches.still_waits(self._files(handle).directory):
+            self._withdraw(handle, why)
 
-    def _withdraw(self, launcher: LauncherProcess, handle: Handle, why: StopReason) -> None:
+    def _withdraw(self, handle: Handle, why: StopReason) -> None:
         """Stop an attempt that waits for a launcher: the start mark, once made, keeps every shim out."""
         files = self._files(handle)
-        if files.directory not in self._launching:
-            return
         try:
             never = withdraw(files, why)
         except OSError:
             return  # it runs already, or the stop is sent when it does
-        launcher.forget(files.directory)
-        del self._launching[files.directory], self._stops[handle]
+        self._launches.withdraw(files.directory)
+        del self._stops[handle]
         self._found.append((handle, Ended(never)))
 
     def _signal(self, handle: Handle, why: StopReason, forced: bool) -> None:  # noqa: FBT001 - as kept
@@ -273,17 +247,15 @@ class LocalBackend:
                 self._exited(fd)
             elif (handle := self._survivors.ended(fd)) is not None:
                 self._found.append((handle, Vacated()))
-            elif self._launcher is not None and fd == self._launcher.fileno():
-                self._hear_launcher(self._launcher)
+            elif self._launches.is_launcher(fd):
+                self._hear_launcher()
         for handle in list(self._unwatched):
             self._look_again(handle)
         now = time.monotonic()
         if now >= self._nudge_at:
             self._nudge_at = now + (min(self._nudge_every_s, 1.0) if self._stops else self._nudge_every_s)
             self._nudge()
-        if self._launcher is not None and self._launcher.overdue_at(self._launcher_within_s) <= now:
-            _log.warning("launcher.hangs", pid=self._launcher.pid)
-            self._launcher.kill()  # its end is heard of as any other
+        self._launches.end_overdue(now)
         found, self._found = self._found, []
         return found
 
@@ -297,10 +269,7 @@ class LocalBackend:
         now = time.monotonic()
         if self._handles:
             limits.append(max(0.0, self._nudge_at - now))
-        if (
-            self._launcher is not None
-            and (overdue_at := self._launcher.overdue_at(self._launcher_within_s)) != math.inf
-        ):
+        if (overdue_at := self._launches.overdue_at()) != math.inf:
             limits.append(max(0.0, overdue_at - now))
         return min(limits, default=-1)
 
@@ -329,59 +298,18 @@ class LocalBackend:
                 self._unwatched.discard(handle)
                 self._found.append((handle, observed))
 
-    def _hear_launcher(self, launcher: LauncherProcess) -> None:
-        for answer in launcher.receive():
-            match answer:
-                case Ready(obstacle):
-                    self._choice.was_ready()
-                    if obstacle is not None:
-                        _log.warning(
-                            "launcher.engine_runs_cold", python=launcher.spec.python, reason=obstacle
-                        )
-                case Forked(directory, pid, pidfd):
-                    handle = self._answered(directory)
-                    if handle is None or handle in self._pidfds:
-                        os.close(pidfd)
-                    else:
-                        self._keep(handle, pid, pidfd)
-                case Unseen(directory):
-                    handle = self._answered(directory)
-                    if handle is not None:
-                        self._unwatched.add(handle)
-                case Refused(directory, detail):
-                    asked = self._launching.pop(directory, None)
-                    handle = asked.handle if asked is not None else None
-                    job_id = handle.job_id if handle is not None else None
-                    _log.warning("launcher.refused", job_id=job_id, directory=directory, detail=detail)
-                    if handle is not None:
-                        self._stops.pop(handle, None)
-                        self._found.append((handle, NotStarted()))
-                case Gone(unanswered):
-                    self._replace_launcher(launcher, unanswered)
-
-    def _answered(self, directory: str) -> Handle | None:
-        """Whose process is there; None if nobody waits for it. How long it took is counted."""
-        asked = self._launching.pop(directory, None)
-        if asked is None:
-            return None
-        self._launch_latency.observe(time.monotonic() - asked.at)
-        return asked.handle
-
-    def _replace_launcher(self, launcher: LauncherProcess, unanswered: tuple[str, ...]) -> None:
-        """It may have forked a shim without living to tell: look at each attempt before asking again."""
-        _log.warning("launcher.ended", pid=launcher.pid, unanswered=len(unanswered))
-        self._choice.has_ended(launcher)
-        for directory in unanswered:
-            asked = self._launching.get(directory)
-            if asked is not None and not isinstance(self.observe(asked.handle), NotStarted):
-                self._answered(directory)
-                self._look_again(asked.handle)
-        try:
-            self._new_launcher()
-        except BackendUnavailable as error:
-            _log.error("launcher.unavailable", detail=str(error))
-            self._found.extend((asked.handle, NotStarted()) for asked in self._launching.values())
-            self._launching.clear()
+    def _hear_launcher(self) -> None:
+        for heard in self._launches.hear():
+            match heard:
+                case Begun(handle, pid, pidfd) if handle in self._pidfds:
+                    os.close(pidfd)
+                case Begun(handle, pid, pidfd):
+                    self._keep(handle, pid, pidfd)
+                case BegunUnseen(handle):
+                    self._unwatched.add(handle)
+                case NotBegun(handle):
+                    self._stops.pop(handle, None)
+                    self._found.append((handle, NotStarted()))
 
     # ------------------------------------------------------------ the rest
 
@@ -394,9 +322,7 @@ class LocalBackend:
         return self._pids.get(handle)
 
     def close(self) -> None:
-        if self._launcher is not None:
-            self._launcher.close()
-            self._launcher = None
+        self._launches.close()
         self._survivors.close()
         for pidfd in self._handles:
             os.close(pidfd)

@@ -85,7 +85,7 @@ class _Attempt:
         self._files = files
         self._measures = measures
         self._users = users
-        self._started_at, self._started_monotonic = time.time(), time.monotonic()
+        self._started_at, self._started_after_boot_s = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
         self._log: LogSegments | None = None
         self._run: EngineRun | None = None
         self._confinement: Confinement | None = None
@@ -168,6 +168,7 @@ class _Attempt:
 
     def record(self) -> ExitRecord:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        lasted_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self._started_after_boot_s
         ending = self.ending
         return ExitRecord(
             exit_code=ending.exit_code,
@@ -175,7 +176,7 @@ class _Attempt:
             launch_error=ending.launch_error,
             stopped=ending.stopped,
             started_at=self._started_at,
-            ended_at=self._started_at + (time.monotonic() - self._started_monotonic),
+            ended_at=self._started_at + lasted_s,
             cpu_s=round(used.ru_utime + used.ru_stime, 6),
             max_rss_bytes=used.ru_maxrss * 1024,
             read_bytes=ending.read_bytes,

@@ -15,4 +15,6 @@ def escape(key: str) -> str:
 
 def is_text(text: str) -> bool:
     """Whether it can be written to a file as UTF-8 and given to a program."""
+    if text.isascii():
+        return "\0" not in text
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from runner.engines import command
 from runner.engines.offer import Offer
+from runner.engines.snakemake_advice import what_to_do
 from runner.engines.snakemake_dialect import SnakemakeDialect
 from runner.errors import EngineUnavailable
 from runner.ports import Command, EngineInfo, WarmSpec
@@ -33,7 +34,6 @@ _RUN = os.path.join(_ENGINES, "snakemake_run.py")
 _ANSWER_WITHIN_S: Final = 30.0
 _ASK_AGAIN_AFTER_S: Final = 10.0
 _HEAD_BYTES: Final = 2048
-_WHAT_TO_DO: Final = "run `make snakemake-env`, or set SNAKELINE_SNAKEMAKE to its command"
 # Where the interpreter's path is too long for a first line, installers write sh that is also Python.
 _EXEC: Final = re.compile(r"'''exec' (?P<quote>[\"']?)(?P<python>/[^\"'$]+?)(?P=quote) \"\$0\" \"\$@\"")
 _EXEC_BESIDE: Final = re.compile(r"'''exec' \"\$\(dirname .*\)\"/'?(?P<python>[\w.]+)'? \"\$0\" \"\$@\"")
@@ -106,7 +106,7 @@ class SnakemakeEngine(SnakemakeDialect):
         if program is None:
             is_there = os.path.dirname(self._setting) and os.path.exists(self._setting)
             problem = "cannot be executed" if is_there else "was not found"
-            raise EngineUnavailable(f"Snakemake ({self._setting}) {problem}: {_WHAT_TO_DO}.")
+            raise EngineUnavailable(f"Snakemake ({self._setting}) {problem}: {what_to_do(self._setting)}.")
         program = os.path.abspath(program)
         return _Installation(program, _interpreter_of(program))
 
@@ -249,5 +249,5 @@ def _ask(found: _Installation, within_s: float) -> _Answer:
     except (OSError, ValueError) as error:
         trouble = f"cannot be asked for its version ({error})"
     info = None if version is None else EngineInfo("snakemake", version, is_mock=False)
-    trouble = trouble and f"Snakemake ({found.program}) {trouble}: {_WHAT_TO_DO}."
+    trouble = trouble and f"Snakemake ({found.program}) {trouble}: {what_to_do(found.program)}."
     return _Answer(_signature(found, origin), time.monotonic(), info, trouble, origin, executors)

@@ -261,6 +261,21 @@ class MemoryStore(MemoryAccess):
             fitting = (job for job in jobs if job.spec.cores <= max_cores and tenant in (None, job.tenant))
             return heapq.nsmallest(limit, fitting, key=lambda job: (-job.spec.priority, job.seq))
 
+    def queue_places(self, jobs: Sequence[Job]) -> Mapping[str, int]:
+        asked: dict[str, list[tuple[int, int, str]]] = {}
+        for job in jobs:
+            if job.status is JobStatus.PENDING:
+                asked.setdefault(job.tenant, []).append((-job.spec.priority, job.seq, job.id))
+        places: dict[str, int] = {}
+        with self._lock:
+            self._require_open()
+            pending = [self._jobs[job_id] for job_id in self._by_status[JobStatus.PENDING].values()]
+        for tenant, wanted in asked.items():
+            order = sorted((-job.spec.priority, job.seq) for job in pending if job.tenant == tenant)
+            for priority, seq, job_id in wanted:
+                places[job_id] = bisect_left(order, (priority, seq)) + 1
+        return places
+
     def waiting_tenants(self) -> Mapping[str, int]:
         fewest: dict[str, int] = {}
         with self._lock:

@@ -20,6 +20,10 @@ class Unreachable(ClientError):
     """No answer came: the service is down, the address is wrong, or the connection broke."""
 
 
+class UnexpectedAnswer(ClientError):
+    """What answers at the address is no Snakeline service: a login page, say, or something else."""
+
+
 class ChangesMissed(ClientError):
     """Changes of jobs may not have been told: look at the jobs again, and follow from `after` on."""
 
@@ -56,7 +60,8 @@ class Problem(ClientError):
         self.title = str(document.get("title", ""))
         self.detail = str(document.get("detail", ""))
         raw = document.get("errors")
-        self.errors: list[dict[str, str]] = raw if isinstance(raw, list) else []
+        listed = raw if isinstance(raw, list) else []
+        self.errors: list[dict[str, str]] = [each for each in listed if isinstance(each, dict)]
         self.retry_after_s = retry_after_s
         self.request_id = request_id or document.get("request_id")
         fields = "; ".join(f"{e.get('pointer')}: {e.get('detail')}" for e in self.errors)

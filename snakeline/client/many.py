@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Required, TypedDict, TypeVar
-
-import anyio
 
 from snakeline.client.errors import ClientError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from snakeline.client.upload import Files
 
@@ -61,12 +58,16 @@ class _Batch(Generic[J]):
             raise ValueError("at_once must be at least 1")
         self.requests = list(requests)
         self.workers = min(at_once, len(self.requests))
-        self.left = iter(range(len(self.requests)))
+        self.left: Iterator[int] = iter(range(len(self.requests)))
         self.submitted: dict[int, J] = {}
         self.failures: dict[int, Exception] = {}
 
     def next(self) -> int | None:
         return None if self.failures else next(self.left, None)
+
+    def stop(self) -> None:
+        """What is not begun is not begun any more."""
+        self.left = iter(())
 
     def result(self) -> list[J]:
         if self.failures:
@@ -78,6 +79,8 @@ class _Batch(Generic[J]):
 
 def submit_many(submit: Callable[..., J], requests: Iterable[JobRequest], *, at_once: int) -> list[J]:
     """By threads. Raises NotAllSubmitted."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow to load: for many alone
+
     batch = _Batch[J](requests, at_once)
 
     def work() -> None:
@@ -88,8 +91,12 @@ def submit_many(submit: Callable[..., J], requests: Iterable[JobRequest], *, at_
                 batch.failures[index] = error
 
     with ThreadPoolExecutor(max(1, batch.workers), "snakeline-submit") as pool:
-        for worker in [pool.submit(work) for _ in range(batch.workers)]:
-            worker.result()
+        try:
+            for worker in [pool.submit(work) for _ in range(batch.workers)]:
+                worker.result()
+        except BaseException:  # as Ctrl-C is
+            batch.stop()
+            raise
     return batch.result()
 
 
@@ -97,6 +104,8 @@ async def async_submit_many(
     submit: Callable[..., Awaitable[J]], requests: Iterable[JobRequest], *, at_once: int
 ) -> list[J]:
     """By tasks of the event loop. Raises NotAllSubmitted."""
+    import anyio  # noqa: PLC0415 - slow to load: not for the other client
+
     batch = _Batch[J](requests, at_once)
 
     async def work() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-import anyio
-
 
 async def async_pause(seconds: float) -> None:
+    import anyio  # noqa: PLC0415 - slow to load: not for the other client
+
     await anyio.sleep(seconds)
 
 

@@ -32,8 +32,24 @@ def parts_of(body: Mapping[str, Any], files: Files, workflow_file: Path | None) 
     with ExitStack() as stack:
         parts: list[Part] = [("job", (None, json.dumps(body).encode(), "application/json"))]
         if workflow_file is not None:
-            opened = stack.enter_context(open(workflow_file, "rb"))
+            opened = stack.enter_context(_opened(workflow_file))
             parts.append(("workflow", (os.path.basename(os.fspath(workflow_file)), opened, _ANY)))
         for name, path in named.items():
-            parts.append(("files", (name, stack.enter_context(open(path, "rb")), _ANY)))
+            parts.append(("files", (name, stack.enter_context(_opened(path)), _ANY)))
         yield parts
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """From its beginning as often as it is sent: of a pipe, whose bytes come once, a copy."""
+    with open(path, "rb") as file:
+        if file.seekable():
+            yield file
+            return
+        import shutil  # noqa: PLC0415 - for a pipe alone
+        import tempfile  # noqa: PLC0415
+
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(file, copy)
+            copy.seek(0)
+            yield copy

@@ -50,7 +50,7 @@ class JobState:
             error_message=raw["error_message"],
             started_at=_time(raw["started_at"]),
             completed_at=_time(raw["completed_at"]),
-            raw=raw,
+            raw=dict(raw),
             etag=etag,
         )
 
@@ -75,6 +75,12 @@ class JobState:
     @property
     def priority(self) -> int:
         return int(self.raw["priority"])
+
+    @property
+    def queue_position(self) -> int | None:
+        """Of a pending job: its place in its tenant's queue, 1 is next. None otherwise, or if not told."""
+        found: int | None = self.raw.get("queue_position")
+        return found
 
     @property
     def progress(self) -> Mapping[str, int] | None:

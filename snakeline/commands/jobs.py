@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from snakeline.commands import following, parameters, words
+from snakeline.commands import completing, following, parameters, words
 from snakeline.commands.plain import one_line, plain
 from snakeline.commands.session import (
     EXIT_REFUSED,
@@ -36,19 +36,52 @@ if TYPE_CHECKING:
 
 _SHORT_ID: Final = 18
 _WIDE: Final = 110
-JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="One or more.", show_default=False)]
 Statuses = Annotated[
     list[str] | None,
-    typer.Option("-s", "--status", help="pending, running, completed, failed, cancelled; repeatable."),
+    typer.Option(
+        "-s",
+        "--status",
+        metavar="STATUS",
+        help="pending, running, completed, failed, cancelled; repeatable.",
+        autocompletion=completing.behind_tab(completing.status),
+    ),
 ]
+
+
+def _job_ids(complete: Callable[..., Any]) -> Any:
+    return typer.Argument(
+        metavar="JOB...",
+        help="One or more.",
+        show_default=False,
+        autocompletion=completing.behind_tab(complete),
+    )
+
+
+ActiveJobs = Annotated[list[str], _job_ids(completing.active_job)]
+RetriableJobs = Annotated[list[str], _job_ids(completing.retriable_job)]
+EndedJobs = Annotated[list[str], _job_ids(completing.ended_job)]
 
 
 def list_jobs(
     *,
     status: Statuses = None,
-    workflow: Annotated[str | None, typer.Option(help="Of this workflow.")] = None,
+    workflow: Annotated[
+        str | None,
+        typer.Option(
+            help="Of this workflow.",
+            metavar="NAME",
+            autocompletion=completing.behind_tab(completing.workflow),
+        ),
+    ] = None,
     label: Annotated[
-        list[str] | None, typer.Option("-l", "--label", metavar="KEY=TEXT", help="With this label.")
+        list[str] | None,
+        typer.Option(
+            "-l",
+            "--label",
+            metavar="KEY=TEXT",
+            help="With this label.",
+            autocompletion=completing.behind_tab(completing.label),
+        ),
     ] = None,
     q: Annotated[
         str | None,
@@ -62,7 +95,7 @@ def list_jobs(
     quiet: Quiet = False,
 ) -> None:
     """List jobs, the newest first."""
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
         labels = parameters.texts(label or (), what="--label")
         first = client.list(status=status or (), workflow=workflow, q=q, labels=labels, limit=min(limit, 500))
         jobs, total, cursor = first.items, first.total, first.next_cursor
@@ -109,7 +142,7 @@ def show(
     job: JobId, *, url: Url = None, profile: Profile = None, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
     """Show a job: what it is, how far it is, why it failed. --quiet: its status alone."""
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
         found = client.get(whole_id(client, job))
         if as_json:
             print_json(found.raw)
@@ -129,6 +162,7 @@ def _fields(job: Job) -> list[tuple[str, object]]:
     fields: list[tuple[str, object]] = [
         ("Job", job.id),
         ("Status", words.status_word(job.status) + (f" ({told})" if told else "")),
+        *([] if job.queue_position is None else [("Queue", f"place {job.queue_position:,}")]),
         ("Name", job.name or "-"),
         ("Workflow", f"{job.workflow}  {raw.get('workflow_version') or ''}".rstrip()),
         ("Engine", job.engine),
@@ -159,7 +193,7 @@ def tasks(
     job: JobId,
     *,
     status: Statuses = None,
-    rule: Annotated[list[str] | None, typer.Option(help="Of this rule; repeatable.")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="Of this rule; repeatable.", metavar="RULE")] = None,
     attempt: Attempt = None,
     url: Url = None,
     profile: Profile = None,
@@ -167,7 +201,7 @@ def tasks(
     quiet: Quiet = False,
 ) -> None:
     """List the tasks of a job's run. --quiet: their numbers."""
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
         found = list(
             client.tasks(whole_id(client, job), status=status or (), rules=rule or (), attempt=attempt)
         )
@@ -196,7 +230,7 @@ def _show_tasks(found: Sequence[Task]) -> None:
 
 
 def cancel(
-    jobs: JobIds,
+    jobs: ActiveJobs,
     *,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Until the last process is gone.")] = False,
     url: Url = None,
@@ -205,17 +239,21 @@ def cancel(
     quiet: Quiet = False,
 ) -> None:
     """Cancel jobs. A running one is cancelled when its last process is gone."""
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
 
-        def one(job_id: str) -> Job:
-            asked = client.cancel(job_id)
-            return client.wait(job_id) if wait else asked
+        def until_its_end(job_id: str) -> Job:
+            try:
+                return client.wait(job_id)
+            except KeyboardInterrupt:
+                note(f"Job {job_id} is being cancelled, whoever waits for that.", quiet=quiet)
+                raise
 
-        _each(client, jobs, one, "is cancelled", as_json=as_json, quiet=quiet)
+        waited = until_its_end if wait else None
+        _each(client, jobs, client.cancel, "is cancelled", waited, as_json=as_json, quiet=quiet)
 
 
 def retry(
-    jobs: JobIds,
+    jobs: RetriableJobs,
     *,
     wait: Annotated[
         bool, typer.Option("--wait", "-w", help="Wait for the end: the exit code is the job's.")
@@ -226,25 +264,29 @@ def retry(
     quiet: Quiet = False,
 ) -> None:
     """Run failed or cancelled jobs again, from the finished rules on."""
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
 
-        def one(job_id: str) -> Job:
-            asked = client.retry(job_id)
-            if not wait:
-                return asked
-            ended = client.wait(job_id)
+        def until_its_end(job_id: str) -> Job:
+            with following.may_be_left(job_id, url=url, profile=profile, quiet=quiet):
+                ended = client.wait(job_id)
             following.tell_end(ended, quiet=quiet or as_json)
             return ended
 
-        done = _each(client, jobs, one, "is pending again", as_json=as_json, quiet=quiet)
+        waited = until_its_end if wait else None
+        done = _each(client, jobs, client.retry, "is pending again", waited, as_json=as_json, quiet=quiet)
         raise typer.Exit(max((exit_code_of(job) for job in done), default=0) if wait else 0)
 
 
 def delete(
-    jobs: JobIds, *, url: Url = None, profile: Profile = None, as_json: AsJson = False, quiet: Quiet = False
+    jobs: EndedJobs,
+    *,
+    url: Url = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Delete ended jobs with their logs and all their files."""
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
         _each(client, jobs, client.delete, "is deleted", as_json=as_json, quiet=quiet)
 
 
@@ -253,36 +295,38 @@ def _each(
     given: Sequence[str],
     do: Callable[[str], Job | None],
     what: str,
+    wait: Callable[[str], Job] | None = None,
     *,
     as_json: bool,
     quiet: bool,
 ) -> list[Job]:
-    """Each in its turn; what cannot be done keeps nothing else from being done. Ends with 65 then."""
+    """Each in its turn; what cannot be done keeps nothing else from being done. Ends with 65 then.
+
+    Nothing is done before all are known, and none is waited for before all are done.
+    """
     from snakeline.client import Problem  # noqa: PLC0415 - not for --help
 
-    done: list[Job] = []
-    documents: list[dict[str, Any]] = []
+    done: dict[str, Job | None] = {}
+    ids = [whole_id(client, each) for each in given]
     refused = 0
-    for each in given:
-        job_id = whole_id(client, each)
+    for job_id in ids:
         try:
-            job = do(job_id)
+            done[job_id] = job = do(job_id)
         except Problem as problem:
             refused += 1
             note(f"snakeline: {job_id}: {problem} (request {problem.request_id})")
             continue
-        if job is not None:
-            done.append(job)
-        documents.append(dict(job.raw) if job is not None else {"id": job_id, "deleted": True})
         if not as_json and not quiet:
-            told = (
-                "will be cancelled"
-                if job is not None and job.status == "running" and "cancel" in what
-                else what
-            )
-            print(plain(f"{job_id} {told}."))
+            is_asked = job is not None and job.status == "running" and "cancel" in what and wait is None
+            print(plain(f"{job_id} {'will be cancelled' if is_asked else what}."), flush=True)
+    if wait is not None:
+        done |= {job_id: wait(job_id) for job_id in done}
     if as_json:
+        documents = [
+            dict(job.raw) if job is not None else {"id": job_id, "deleted": True}
+            for job_id, job in done.items()
+        ]
         print_json({"items": documents, "total": len(documents)})
     if refused:
         raise typer.Exit(EXIT_REFUSED)
-    return done
+    return [job for job in done.values() if job is not None]

@@ -34,6 +34,7 @@ class JobView:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, markup=False, emoji=False)
+        self.trouble = ""
         self._job: Job | None = None
         self._nodes: list[Node] = []
 
@@ -61,7 +62,7 @@ class JobView:
             look = words.STYLES.get(node["status"], "")
             name = Text(f"{words.ICONS.get(node['status'], '?')} {one_line(node['rule'])}", look)
             table.add_row(name, bar(counts, width), Text(_count(counts)))
-        yield from _head(job)
+        yield from _head(job, self.trouble)
         yield table
         if len(shown) < len(nodes):
             yield Text(f"… and {len(nodes) - len(shown)} more rules", "dim")
@@ -72,6 +73,7 @@ class JobsView:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, markup=False, emoji=False)
+        self.trouble = ""
         self._jobs: list[Job] = []
         self._running = self._pending = 0
 
@@ -94,7 +96,7 @@ class JobsView:
                 *(Text(one_line(cell), style) for cell in cells), done, Text(words.done_of(job)), Text(title)
             )
         yield Text(f"{self._running} running, {self._pending} pending    (Ctrl-C ends this view)", "bold")
-        yield Text("")
+        yield Text(self.trouble, "yellow", no_wrap=True, overflow="ellipsis")
         yield table if shown else Text("Nothing runs or waits.", "dim")
         left = self._running + self._pending - len(shown)
         if left > 0:
@@ -114,7 +116,7 @@ def bar(counts: Mapping[str, int], width: int) -> Text:
     return text.append("░" * left, "dim")
 
 
-def _head(job: Job) -> RenderResult:
+def _head(job: Job, trouble: str) -> RenderResult:
     style = words.STYLES.get(job.status, "")
     title = f"  {one_line(job.name or job.workflow)}"
     far = f"{words.done_of(job)} tasks" if job.progress else "no tasks are known yet"
@@ -127,7 +129,7 @@ def _head(job: Job) -> RenderResult:
         ),
         Text(f"{far}, {words.took(job)}, attempt {job.attempt}", no_wrap=True, overflow="ellipsis"),
         Text(job.id, "dim", no_wrap=True, overflow="ellipsis"),
-        Text(""),
+        Text(trouble, "yellow", no_wrap=True, overflow="ellipsis"),
     )
 
 

@@ -20,6 +20,7 @@ from snakeline.commands.session import (
     print_json,
     whole_id,
 )
+from snakeline.commands.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,16 +57,27 @@ def logs(
         raise typer.BadParameter("--tail and --offset choose different parts")
     if task is not None and (follow or offset):
         raise typer.BadParameter("--task goes with --tail and --attempt alone")
-    with asking(url, profile) as client:
+    waits = Waits(quiet=quiet, is_transient=False)
+    with asking(url, profile, waits=waits) as client:
         job_id = whole_id(client, job)
         if task is not None:
             data = client.task_log(job_id, task, tail=tail, attempt=attempt)
-            _show_bytes(iter([data]), raw=raw, as_json=as_json)
+            show_bytes(iter([data]), raw=raw, as_json=as_json)
         elif follow:
-            _follow(client, job_id, attempt, offset, tail, raw=raw, as_json=as_json, quiet=quiet)
+            with following.may_be_left(job_id, url=url, profile=profile, quiet=quiet):
+                number = attempt or client.get(job_id).attempt
+                pieces = client.follow_log_pieces(job_id, attempt=number, offset=offset, tail=tail)
+                if as_json:
+                    for piece in pieces:
+                        print_json({"offset": piece.offset, "text": piece.text}, indent=None)
+                    return
+                following.write((piece.text for piece in pieces), raw=raw, waits=waits)
+            ended = client.get(job_id)
+            if ended.attempt == number and ended.has_ended:
+                following.tell_end(ended, quiet=quiet)
         elif tail is not None:
             data = client.log(job_id, attempt=attempt, tail=tail)
-            _show_bytes(iter([data]), raw=raw, as_json=as_json)
+            show_bytes(iter([data]), raw=raw, as_json=as_json)
         else:
             _show(client, job_id, attempt, offset, raw=raw, as_json=as_json)
 
@@ -88,10 +100,11 @@ def _show(client: Client, job_id: str, attempt: int | None, offset: int, *, raw:
             end = part.end
             yield part.data
 
-    _show_bytes(pieces(), raw=raw, as_json=False)
+    show_bytes(pieces(), raw=raw, as_json=False)
 
 
-def _show_bytes(pieces: Iterator[bytes], *, raw: bool, as_json: bool) -> None:
+def show_bytes(pieces: Iterator[bytes], *, raw: bool = False, as_json: bool = False) -> None:
+    """As they are; on a terminal, unless `raw`, as text that is no command to it. JSON has them as texts."""
     if not as_json and (raw or not sys.stdout.isatty()):
         for piece in pieces:
             sys.stdout.buffer.write(piece)
@@ -105,26 +118,3 @@ def _show_bytes(pieces: Iterator[bytes], *, raw: bool, as_json: bool) -> None:
             print_json({"text": text}, indent=None)
     else:
         following.write(texts)
-
-
-def _follow(
-    client: Client,
-    job_id: str,
-    attempt: int | None,
-    offset: int,
-    tail: int | None,
-    *,
-    raw: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    number = attempt or client.get(job_id).attempt
-    pieces = client.follow_log_pieces(job_id, attempt=number, offset=offset, tail=tail)
-    if as_json:
-        for piece in pieces:
-            print_json({"offset": piece.offset, "text": piece.text}, indent=None)
-        return
-    following.write((piece.text for piece in pieces), raw=raw)
-    ended = client.get(job_id)
-    if ended.attempt == number and ended.has_ended:
-        following.tell_end(ended, quiet=quiet)

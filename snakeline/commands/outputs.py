@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakeline.commands import words
+from snakeline.commands import completing, words
+from snakeline.commands.logs import show_bytes
 from snakeline.commands.parameters import NotUnderstood
 from snakeline.commands.plain import plain
 from snakeline.commands.session import (
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     from snakeline.client import Client, Output
 
-Rules = Annotated[list[str] | None, typer.Option("--rule", help="Outputs of this rule alone; repeatable.")]
+Rules = Annotated[
+    list[str] | None, typer.Option("--rule", help="Outputs of this rule alone; repeatable.", metavar="RULE")
+]
 Declared = Annotated[bool, typer.Option("--declared", help="Only outputs of finished tasks.")]
 Hidden = Annotated[bool, typer.Option("--hidden", help="Also names that begin with a dot.")]
 
@@ -39,7 +41,9 @@ Hidden = Annotated[bool, typer.Option("--hidden", help="Also names that begin wi
 def list_outputs(
     job: JobId,
     *,
-    prefix: Annotated[str, typer.Option(help="How the paths begin: results/", show_default=False)] = "",
+    prefix: Annotated[
+        str, typer.Option(help="How the paths begin: results/", metavar="PATH", show_default=False)
+    ] = "",
     rule: Rules = None,
     declared: Declared = False,
     hidden: Hidden = False,
@@ -49,7 +53,7 @@ def list_outputs(
     quiet: Quiet = False,
 ) -> None:
     """List the files of a job's working directory. --quiet: their paths."""
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
         found = list(
             client.outputs(
                 whole_id(client, job), prefix=prefix, hidden=hidden, declared=declared, rules=rule or ()
@@ -71,7 +75,12 @@ def get_outputs(
     job: JobId,
     paths: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, or folders with a slash at the end; by default all.", show_default=False),
+        typer.Argument(
+            metavar="PATH...",
+            help="Files, or folders with a slash at the end; by default all.",
+            show_default=False,
+            autocompletion=completing.behind_tab(completing.output),
+        ),
     ] = None,
     *,
     to: Annotated[
@@ -94,7 +103,7 @@ def get_outputs(
 
     Files that are there already are not replaced without --force; then nothing is fetched at all.
     """
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
         job_id = whole_id(client, job)
         if archive is not None:
             if len(paths or ()) > 1:
@@ -106,9 +115,7 @@ def get_outputs(
         if to == "-":
             if len(paths or ()) != 1 or (paths or [""])[0].endswith("/"):
                 raise NotUnderstood("--to -: name one file")
-            for piece in client.read(job_id, (paths or [""])[0]):
-                sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+            show_bytes(client.read(job_id, (paths or [""])[0]))
             return
         chosen = list(_chosen(client, job_id, paths or (), rule or (), declared=declared, hidden=hidden))
         if not chosen:

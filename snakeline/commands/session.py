@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from snakeline.commands import completing
 from snakeline.commands.plain import one_line, plain
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from snakeline.client import Client, Job, Problem
     from snakeline.client.profiles import Service
+    from snakeline.commands.waits import Waits
 
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 65
@@ -28,6 +30,9 @@ _SHORTEST_PREFIX: Final = 8
 _WHOLE_ID: Final = 36
 _PIPE_WIDTH: Final = 10_000
 _BETWEEN_COLUMNS: Final = 3
+_LEAST_CUT: Final = 8
+_LEAST_FOLDED: Final = 12
+_FEWEST_COLUMNS: Final = 2
 
 Url = Annotated[
     str | None,
@@ -37,7 +42,12 @@ Url = Annotated[
 ]
 Profile = Annotated[
     str | None,
-    typer.Option("--profile", help="A service in the file with profiles.", metavar="NAME"),
+    typer.Option(
+        "--profile",
+        help="A service in the file with profiles.",
+        metavar="NAME",
+        autocompletion=completing.behind_tab(completing.profile),
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what a script needs.")]
@@ -46,7 +56,12 @@ Remote = Annotated[
 ]
 JobId = Annotated[
     str,
-    typer.Argument(metavar="JOB", help="Its id, or the first 8 characters or more.", show_default=False),
+    typer.Argument(
+        metavar="JOB",
+        help="Its id, or the first 8 characters or more.",
+        show_default=False,
+        autocompletion=completing.behind_tab(completing.any_job),
+    ),
 ]
 Attempt = Annotated[
     int | None, typer.Option(help="Which attempt; by default the latest.", metavar="N", min=1)
@@ -67,23 +82,38 @@ def note(message: str, *, quiet: bool = False) -> None:
 
 
 @contextmanager
-def asking(url: str | None, profile: str | None) -> Iterator[Client]:
-    """A client of the service that is meant. However it fails, the command ends with one line and a code."""
+def asking(
+    url: str | None, profile: str | None, *, quiet: bool = False, waits: Waits | None = None
+) -> Iterator[Client]:
+    """A client of the service that is meant. However it fails, the command ends with one line and a code.
+
+    What it waits for is told by `waits`, unless `quiet`.
+    """
+    try:
+        with _asking(url, profile, quiet=quiet, waits=waits) as client:
+            yield client
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextmanager
+def _asking(url: str | None, profile: str | None, *, quiet: bool, waits: Waits | None) -> Iterator[Client]:
     from snakeline.client import (  # noqa: PLC0415 - not for --help
-        ChangesMissed,
         Client,
         ClientError,
-        NotAllSubmitted,
         Problem,
         ProfileError,
+        UnexpectedAnswer,
         Unreachable,
         WaitTimeout,
     )
     from snakeline.commands.parameters import NotUnderstood  # noqa: PLC0415
+    from snakeline.commands.waits import Waits as Notices  # noqa: PLC0415
 
     try:
-        service = _meant(url, profile)
-        with Client(service.url, api_key=service.api_key) as client:
+        service = service_meant(url, profile)
+        told = waits or Notices(quiet=quiet)
+        with Client(service.url, api_key=service.api_key, on_wait=told) as client:
             gc.enable()  # from here on it may take long
             yield client
     except Problem as problem:
@@ -92,11 +122,11 @@ def asking(url: str | None, profile: str | None) -> Iterator[Client]:
         stop(f"the service does not answer. {error}", EXIT_UNREACHABLE)
     except WaitTimeout as error:
         stop(str(error), EXIT_WAITED_TOO_LONG)
-    except json.JSONDecodeError:
-        stop(f"what answers at {service.url} is no Snakeline service", EXIT_UNREACHABLE)
+    except UnexpectedAnswer as error:
+        stop(str(error), EXIT_UNREACHABLE)
     except (NotUnderstood, ProfileError, ValueError) as error:
         stop(str(error), EXIT_USAGE)
-    except (ChangesMissed, NotAllSubmitted, ClientError) as error:
+    except ClientError as error:
         stop(str(error), EXIT_REFUSED)
     except BrokenPipeError:
         # Who reads our output has had enough; nothing may be written at the exit either.
@@ -104,25 +134,16 @@ def asking(url: str | None, profile: str | None) -> Iterator[Client]:
         raise typer.Exit(_SIGNALLED + 13) from None
     except OSError as error:
         stop(f"{error.filename or ''} {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def is_remote(remote: bool, url: str | None, profile: str | None) -> bool:  # noqa: FBT001 - as it is given
-    """Whether a command that can do both is to ask a service."""
-    return remote or url is not None or profile is not None
-
-
-def _meant(url: str | None, profile: str | None) -> Service:
+def service_meant(url: str | None, profile: str | None) -> Service:
+    """Raises ProfileError, NotUnderstood."""
     from snakeline.client.profiles import service_of  # noqa: PLC0415 - not for --help
     from snakeline.commands.parameters import NotUnderstood  # noqa: PLC0415
 
     if url is not None and profile is not None:
         raise NotUnderstood("name a service by --url or by --profile, not by both")
-    service = service_of(url=url, profile=profile)
-    if not service.url.startswith(("http://", "https://")):
-        raise NotUnderstood(f"{service.url!r} is no address: it begins with http:// or https://")
-    return service
+    return service_of(url=url, profile=profile)
 
 
 def _told(problem: Problem) -> str:
@@ -181,7 +202,8 @@ def print_table(
 ) -> None:
     """As a table; into a pipe nothing is folded, coloured or cut.
 
-    `looks` are styles of whole cells. On a terminal the column `cut` is as wide as there is room for.
+    `looks` are styles of whole cells. On a terminal the column `cut` is as wide as there is room for; where
+    that is too narrow for all, the last ones are left out.
     """
     from rich import box  # noqa: PLC0415 - slow to load: for whoever sees a table
     from rich.cells import cell_len  # noqa: PLC0415
@@ -194,6 +216,11 @@ def print_table(
     )
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    kept = _columns_with_room(widths, console.width, cut)
+    if len(kept) < len(headings):
+        headings, widths = [headings[n] for n in kept], [widths[n] for n in kept]
+        cells = [[row[n] for n in kept] for row in cells]
+        cut = kept.index(cut) if cut in kept else None
     table = Table(*headings, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"
@@ -207,6 +234,17 @@ def print_table(
     for row in cells:
         table.add_row(*(Text(cell, (looks or {}).get(cell, "")) for cell in row))
     console.print(table)
+
+
+def _columns_with_room(widths: Sequence[int], room: int, cut: int | None) -> list[int]:
+    """The first two stay; the one that can be cut goes last."""
+    narrowed = [min(width, _LEAST_CUT if n == cut else _LEAST_FOLDED) for n, width in enumerate(widths)]
+    least = [widths[0], *narrowed[1:]]
+    kept = [*range(len(widths))]
+    for n in sorted(kept[_FEWEST_COLUMNS:], key=lambda n: (n == cut, -n)):
+        if sum(least[n] for n in kept) + _BETWEEN_COLUMNS * (len(kept) - 1) > room:
+            kept.remove(n)
+    return kept
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakeline.commands import following, parameters, words
+from snakeline.commands import completing, following, parameters, words
 from snakeline.commands.plain import plain
 from snakeline.commands.session import (
     EXIT_REFUSED,
@@ -23,13 +23,17 @@ from snakeline.commands.session import (
     print_lines,
     print_table,
 )
+from snakeline.commands.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from snakeline.client import Client, Job
-
-_WORKFLOW = typer.Argument(metavar="WORKFLOW", help="A registered workflow.", show_default=False)
+_WORKFLOW = typer.Argument(
+    metavar="WORKFLOW",
+    help="A registered workflow.",
+    show_default=False,
+    autocompletion=completing.behind_tab(completing.workflow),
+)
 _TARGETS = typer.Argument(
     metavar="TARGET...", help="Files or rules to make; by default the workflow's own.", show_default=False
 )
@@ -68,13 +72,20 @@ def submit(
         str | None,
         typer.Option(help="A Snakefile of your own, or an archive with one.", metavar="FILE"),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="For people.")] = None,
+    name: Annotated[str | None, typer.Option(help="For people.", metavar="TEXT")] = None,
     label: Annotated[
-        list[str] | None, typer.Option("-l", "--label", metavar="KEY=TEXT", help="To find it by.")
+        list[str] | None,
+        typer.Option(
+            "-l",
+            "--label",
+            metavar="KEY=TEXT",
+            help="To find it by.",
+            autocompletion=completing.behind_tab(completing.label),
+        ),
     ] = None,
     cores: Annotated[int | None, _CORES] = None,
     memory_mb: Annotated[int | None, _MEMORY] = None,
-    priority: Annotated[int, typer.Option(help="Higher starts earlier.")] = 0,
+    priority: Annotated[int, typer.Option(help="Higher starts earlier.", metavar="N")] = 0,
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long an attempt may run, as in 90s, 30m, 2h.")
     ] = None,
@@ -108,7 +119,8 @@ def submit(
         raise typer.BadParameter(
             "--follow shows a log: with --json take --wait, or `snakeline logs -f --json`"
         )
-    with asking(url, profile) as client:
+    waits = Waits(quiet=quiet, is_transient=not follow)
+    with asking(url, profile, waits=waits) as client:
         job = client.submit(
             workflow or "uploaded",
             parameters=_parameters(parameter, parameter_file),
@@ -128,26 +140,18 @@ def submit(
         )
         if follow:
             note(f"Job {job.id} is {job.status}.", quiet=quiet)
-            raise typer.Exit(exit_code_of(following.to_its_end(client, job, quiet=quiet)))
+            with following.may_be_left(job.id, url=url, profile=profile, quiet=quiet):
+                job = following.to_its_end(client, job, waits=waits, quiet=quiet)
+            raise typer.Exit(exit_code_of(job))
+        if not as_json:
+            print(job.id, flush=True)
         if wait:
-            job = _awaited(client, job, as_json=as_json, quiet=quiet)
-        elif not as_json:
-            print(job.id)
+            with following.may_be_left(job.id, url=url, profile=profile, quiet=quiet):
+                job = client.wait(job.id)
+            following.tell_end(job, quiet=quiet or as_json)
         if as_json:
             print_json(job.raw)
         raise typer.Exit(exit_code_of(job) if wait else 0)
-
-
-def _awaited(client: Client, job: Job, *, as_json: bool, quiet: bool) -> Job:
-    if not as_json:
-        print(job.id, flush=True)
-    try:
-        job = client.wait(job.id)
-    except KeyboardInterrupt:
-        note(following.runs_on(job), quiet=quiet)
-        raise
-    following.tell_end(job, quiet=quiet or as_json)
-    return job
 
 
 def _parameters(given: Sequence[str] | None, files: Sequence[str] | None) -> dict[str, Any]:
@@ -198,7 +202,7 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Say what a job would do, without one. Exit code 0 when it can be planned, else 65."""
-    with asking(url, profile) as client:
+    with asking(url, profile, quiet=quiet) as client:
         found = client.plan(
             workflow,
             parameters=_parameters(parameter, parameter_file),

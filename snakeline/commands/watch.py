@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from snakeline.commands import following, words
+from snakeline.commands import completing, following, words
 from snakeline.commands.plain import one_line
 from snakeline.commands.session import (
     AsJson,
@@ -19,16 +19,19 @@ from snakeline.commands.session import (
     Url,
     asking,
     exit_code_of,
-    note,
     print_json,
     whole_id,
 )
+from snakeline.commands.streams import is_screen
+from snakeline.commands.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.live import Live
+
     from snakeline.client import Client, Job
-    from snakeline.commands.live_view import Node
+    from snakeline.commands.live_view import JobsView, JobView, Node
 
 _LOOK_S: Final = 1.0
 _SHOWN_JOBS: Final = 200
@@ -36,7 +39,13 @@ _SHOWN_JOBS: Final = 200
 
 def watch(
     job: Annotated[
-        str | None, typer.Argument(metavar="JOB", help="By default all that wait or run.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="JOB",
+            help="By default all that wait or run.",
+            show_default=False,
+            autocompletion=completing.behind_tab(completing.any_job),
+        ),
     ] = None,
     *,
     url: Url = None,
@@ -44,25 +53,29 @@ def watch(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Watch a job rule by rule until it ends, or all that wait or run until Ctrl-C.
+    """Watch a job rule by rule until it ends.
+
+    Without JOB: all that wait or run, until Ctrl-C.
 
     On a terminal as a view that is kept up to date, elsewhere a line for each change. The exit code is the
     job's.
     """
-    with asking(url, profile) as client:
+    waits = Waits(quiet=quiet)
+    with asking(url, profile, waits=waits) as client:
         if job is None:
-            if as_json or quiet or not sys.stdout.isatty():
+            if as_json or quiet or not is_screen(sys.stdout):
                 _tell_all_changes(client, as_json=as_json, quiet=quiet)
             else:
-                _show_active(client)
+                _show_active(client, waits)
             return
         found = client.get(whole_id(client, job))
-        if quiet:
-            found = client.wait(found.id)
-        elif as_json or not sys.stdout.isatty():
-            found = _tell_changes(client, found, as_json=as_json)
-        else:
-            found = _show_job(client, found)
+        with following.may_be_left(found.id, url=url, profile=profile, quiet=quiet):
+            if quiet:
+                found = client.wait(found.id)
+            elif as_json or not is_screen(sys.stdout):
+                found = _tell_changes(client, found, as_json=as_json)
+            else:
+                found = _show_job(client, found, waits)
         following.tell_end(found, quiet=quiet or as_json)
         raise typer.Exit(exit_code_of(found))
 
@@ -81,29 +94,40 @@ def _states(client: Client, job: Job) -> Iterator[tuple[Job, list[Node]]]:
         job = client.next_change(job, within_s=_LOOK_S)
 
 
-def _show_job(client: Client, job: Job) -> Job:
+def _show_job(client: Client, job: Job, waits: Waits) -> Job:
     from snakeline.commands.live_view import JobView, live  # noqa: PLC0415 - slow to load: for a view alone
 
     view = JobView()
-    with _restored_terminal():
-        try:
-            with live(view) as shown:
-                for job, nodes in _states(client, job):  # noqa: B020, PLR1704 - the newest
-                    view.show(job, nodes)
-                    shown.refresh()
-        except KeyboardInterrupt:
-            note(following.runs_on(job))
-            raise
+    with _restored_terminal(), live(view) as shown, _told_within(view, shown, waits):
+        for job, nodes in _states(client, job):  # noqa: B020, PLR1704 - the newest
+            view.show(job, nodes)
+            shown.refresh()
     view.print_last()
     return job
 
 
-def _show_active(client: Client) -> None:
+@contextmanager
+def _told_within(view: JobView | JobsView, shown: Live, waits: Waits) -> Iterator[None]:
+    """Let the view say what is waited for, where a line of its own would go across it."""
+
+    def tell(text: str) -> None:
+        view.trouble = text
+        shown.refresh()
+
+    waits.elsewhere = tell
+    try:
+        yield
+    finally:
+        waits.elsewhere = None
+        view.trouble = ""
+
+
+def _show_active(client: Client, waits: Waits) -> None:
     from snakeline.client.pauses import pause  # noqa: PLC0415
     from snakeline.commands.live_view import JobsView, live  # noqa: PLC0415 - slow to load: for a view alone
 
     view = JobsView()
-    with _restored_terminal(), live(view) as shown:
+    with _restored_terminal(), live(view) as shown, _told_within(view, shown, waits):
         while True:
             running = client.list(status=("running",), limit=_SHOWN_JOBS)
             pending = client.list(status=("pending",), limit=_SHOWN_JOBS, order="asc")

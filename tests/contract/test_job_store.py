@@ -104,7 +104,8 @@ def test_a_stored_job_comes_back_exactly_as_it_went_in(store: JobStore) -> None:
     answer = store.add(job).result(10)
     assert answer == Submitted(replace(job, seq=answer.job.seq), replayed=False)
     assert store.get(job.id) == answer.job
-    assert store.list(JobQuery()).items == (answer.job,)
+    (listed,) = store.list(JobQuery()).items
+    assert replace(listed, trace=answer.job.trace) == answer.job  # no list shows a trace
     assert answer.job.seq > 0
     assert store.has_workflow_version("sha256:" + "0" * 64)
     assert not store.has_workflow_version("sha256:" + "1" * 64)

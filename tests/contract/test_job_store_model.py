@@ -231,6 +231,7 @@ class Stores(RuleBasedStateMachine):
     @rule(max_cores=st.integers(0, 4), limit=st.integers(0, 4), tenant=st.none() | _TENANTS)
     def queue(self, max_cores: int, limit: int, tenant: str | None) -> None:
         self._both("pending", max_cores=max_cores, limit=limit, tenant=tenant)
+        self._both("queue_places", self._both("pending", max_cores=9, limit=99, tenant=tenant))
         self._both("waiting_tenants")
         self._both("running")
 

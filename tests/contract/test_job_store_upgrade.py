@@ -330,7 +330,7 @@ def assert_upgraded(store: Path, before: dict[str, list[tuple[Any, ...]]], colum
 
 
 @pytest.mark.parametrize(
-    "step", [pytest.param(3, id="a third"), pytest.param(1, id="all", marks=pytest.mark.soak)]
+    "step", [pytest.param(7, id="a seventh"), pytest.param(1, id="all", marks=pytest.mark.soak)]
 )
 def test_after_a_kill_at_any_statement_of_an_upgrade_the_next_start_goes_on(
     tmp_path: Path, step: int

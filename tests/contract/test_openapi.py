@@ -26,6 +26,7 @@ OPERATIONS = {
     ("get", "/jobs/{job_id}/tasks/{number}"): "get_job_task",
     ("get", "/jobs/{job_id}/tasks/{number}/logs"): "get_job_task_log",
     ("get", "/jobs/{job_id}/graph"): "get_job_graph",
+    ("get", "/jobs/{job_id}/usage"): "get_job_usage",
     ("get", "/jobs/{job_id}/events"): "follow_job_events",
     ("get", "/events"): "follow_events",
     ("get", "/jobs/{job_id}/outputs"): "list_job_outputs",
@@ -39,6 +40,7 @@ OPERATIONS = {
     ("get", "/healthz"): "get_health",
     ("get", "/readyz"): "get_readiness",
     ("get", "/metrics"): "get_metrics",
+    ("get", "/sign-in"): "get_sign_in",
     ("get", "/keys"): "list_keys",
     ("post", "/keys"): "create_key",
     ("post", "/keys/{prefix}/rotate"): "rotate_key",
@@ -119,7 +121,8 @@ def test_a_job_is_what_was_designed_and_its_links(document: dict[str, Any]) -> N
     assert " ".join(document["components"]["schemas"]["Job"]["properties"]) == (
         "id status reason name workflow workflow_version workflow_commit parameters targets options cores "
         "priority timeout_s memory_mb "
-        "max_retries retry_lost labels attachments attempt created_at updated_at started_at completed_at "
+        "max_retries retry_lost labels attachments attempt queue_position created_at updated_at started_at "
+        "completed_at "
         "cancel_requested_at exit_code exit_signal error_message progress usage engine owner tenant "
         "isolation links"
     )
@@ -158,7 +161,8 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
         ),
         *("CreateKey", "RotateKey", "Key", "CreatedKey", "KeyPage", "SetQuota", "Tenant", "TenantPage"),
         *("OutputPage", "OutputChecksum", "TextPreview", "TablePreview"),
-        *("Audited", "AuditPage", "Task", "TaskPage", "RuleGraph", "JobChange"),
+        *("SignIn", "SignInRedirect"),
+        *("Audited", "AuditPage", "Task", "TaskPage", "RuleGraph", "UsageHistory", "JobChange"),
     ],
 )
 def test_the_models_people_write_and_read_have_examples_that_are_valid(

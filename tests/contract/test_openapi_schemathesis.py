@@ -101,7 +101,7 @@ def test_every_answer_to_a_valid_request_is_as_the_document_says(
     "operation",
     [
         *("submit_job", "list_jobs", "get_job", "get_job_log", "list_job_outputs"),
-        *("list_job_tasks", "get_job_task_log", "get_job_graph", "follow_events"),
+        *("list_job_tasks", "get_job_task_log", "get_job_graph", "get_job_usage", "follow_events"),
         *("create_key", "rotate_key", "set_quota", "list_audit"),
     ],
 )
@@ -112,7 +112,7 @@ def test_every_invalid_request_is_refused_as_the_document_says(
     check(api_schema, method, path, GenerationMode.NEGATIVE, examples=examples)
 
 
-@pytest.mark.parametrize("path", ["", "/logs", "/tasks", "/graph", "/events", "/outputs"])
+@pytest.mark.parametrize("path", ["", "/logs", "/tasks", "/graph", "/usage", "/events", "/outputs"])
 def test_every_answer_about_a_job_that_exists_is_as_the_document_says(
     api_schema: Any, ended_job: str, path: str
 ) -> None:

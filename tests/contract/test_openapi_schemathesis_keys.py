@@ -17,7 +17,7 @@ from tests.support.keys import KeyedServer, keyed_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPEN = {"get_health", "get_readiness"}
+OPEN = {"get_health", "get_readiness", "get_sign_in"}
 FEW = settings(BOUNDED, max_examples=3)
 
 

@@ -82,7 +82,7 @@ def test_the_demo_runs_ten_jobs_on_real_snakemake_and_shows_their_result(tmp_pat
     assert_nothing_is_left(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     demo = start_demo(tmp_path)
     assert demo.stdout is not None

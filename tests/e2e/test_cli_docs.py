@@ -39,6 +39,8 @@ def test_the_examples_in_python_run_one_after_the_other(
     assert said.getvalue().startswith("completed exited_zero ")
     assert "invalid-job [{'pointer': '/parameters/top_n'" in said.getvalue()
     assert (tmp_path / "report.txt").stat().st_size > 0
+    assert "S-0 cannot be run: [{'pointer': '/parameters/count'" in said.getvalue()
+    assert sorted(path.name for path in tmp_path.glob("S-*")) == ["S-1.txt", "S-2.txt", "S-3.txt"]
 
 
 def test_the_examples_of_the_command_run_one_after_the_other(server: LiveServer, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from snakeline.cli import app
+from snakeline.commands.session import _columns_with_room
+from tests.support.scripted_service import Step, scripted_service
 from tests.support.server import service_environment
 from tests.support.terminal import INTERRUPTIBLE
 from tests.support.wait import wait_until
@@ -269,7 +271,7 @@ def test_a_reader_that_has_had_enough_ends_the_command_in_silence(server: LiveSe
     assert process.wait(30) == 141
 
 
-def test_an_interrupt_leaves_the_job_running_and_says_how_to_end_it(
+def test_an_interrupt_leaves_the_job_running_and_says_how_to_come_back_to_it(
     server: LiveServer, tmp_path: Path
 ) -> None:
     hold = json.dumps({"hold": str(tmp_path / "go")})
@@ -286,7 +288,61 @@ def test_an_interrupt_leaves_the_job_running_and_says_how_to_end_it(
     process.send_signal(2)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert told == f"Job {job_id} runs on. `snakeline cancel {job_id}` ends it.\n"
+    assert told == (
+        f"Job {job_id} goes on: `snakeline watch {job_id}` comes back to it, "
+        f"`snakeline cancel {job_id}` ends it.\n"
+    )
     assert server.client.job(job_id)["status"] == "running"
     (tmp_path / "go").write_text("go")
     wait_until(lambda: server.client.job(job_id)["status"] == "completed", what="the job to go on")
+
+
+def test_of_several_jobs_none_is_touched_before_all_are_known(command: Command, server: LiveServer) -> None:
+    job_id = server.client.run()["id"]
+    result = command("delete", job_id, "00000000-nope", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert server.client.job(job_id)["status"] == "completed"
+
+
+def test_several_are_all_asked_for_before_the_first_is_waited_for(
+    command: Command, server: LiveServer, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    jobs = [server.client.submit(parameters={"mock": {"hold": str(gate)}})["id"] for _ in range(2)]
+    done(command("cancel", *jobs, "--wait", "--quiet"))
+    assert [server.client.job(job_id)["status"] for job_id in jobs] == ["cancelled"] * 2
+    gate.write_text("go")
+    retried = json.loads(done(command("retry", *jobs, "--wait", "--json")))["items"]
+    assert [(job["id"], job["status"], job["attempt"]) for job in retried] == [
+        (job_id, "completed", 2) for job_id in jobs
+    ]
+
+
+def test_what_is_no_snakeline_service_is_told_in_one_line(command: Command) -> None:
+    with scripted_service() as stranger:
+        stranger.script = [Step(body=b"<html>Sign in</html>"), Step(body=b'{"hello": 1}')]
+        for _ in range(2):
+            result = command("list", "--url", stranger.url)
+            assert (result.exit_code, result.stdout) == (69, "")
+            said = f"snakeline: what answers at {stranger.url}/jobs is no Snakeline service: "
+            assert result.stderr.startswith(said)
+            assert result.stderr.count("\n") == 1
+
+
+def test_a_wait_for_the_service_is_told_on_standard_error(command: Command) -> None:
+    busy = Step(503, {"Retry-After": "1"}, b'{"title": "The service starts"}')
+    empty = Step(body=b'{"items": [], "total": 0, "next_cursor": null}')
+    with scripted_service() as service:
+        service.script = [busy, empty]
+        result = command("list", "--json", "--url", service.url)
+        assert json.loads(done(result)) == {"items": [], "total": 0}
+        assert result.stderr == "503 The service starts: trying again in 1 s (try 2)\n"
+
+
+def test_on_a_narrow_terminal_columns_are_left_out_from_the_last_on() -> None:
+    widths = [18, 11, 30, 8, 5, 5, 10]
+    assert _columns_with_room(widths, 200, 2) == [0, 1, 2, 3, 4, 5, 6]
+    assert _columns_with_room(widths, 60, 2) == [0, 1, 2, 3]
+    assert _columns_with_room(widths, 45, 2) == [0, 1, 2]
+    assert _columns_with_room(widths, 40, 2) == [0, 1]
+    assert _columns_with_room(widths, 10, 2) == [0, 1]

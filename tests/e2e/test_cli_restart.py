@@ -49,7 +49,7 @@ def test_every_acknowledged_job_is_there_after_a_kill_9(tmp_path: Path) -> None:
         first = stack.enter_context(service(tmp_path, MAX_CORES="1"))
 
         def submit() -> None:
-            with suppress(ClientError), Client(first.client.base_url) as client:
+            with suppress(ClientError), Client(first.client.base_url, retry_for_s=0) as client:
                 while True:
                     acknowledged.append(client.submit("demo", parameters={"mock": {"hold": "never"}}).id)
 

@@ -122,6 +122,11 @@ def test_of_a_log_only_colours_reach_a_terminal_and_all_of_it_when_asked(server:
             assert terminal.end() == 0
         assert b"\x1b[31mred\x1b[0m \\x1b[2J \\x1b]0;title\\x07 \\u202e \\x9b2J end" in terminal.raw
         assert b"\x1b" not in COLOURS.sub(b"", terminal.raw)
+    (server.data_dir / "jobs" / job_id / "work" / "nasty.txt").write_text(nasty)
+    get = ("outputs", "get", job_id, "nasty.txt", "--to", "-")
+    with Terminal(*get, settings={"URL": server.url}, columns=200) as terminal:
+        assert terminal.end() == 0
+    assert terminal.raw.startswith(b"a \x1b[31mred\x1b[0m \\x1b[2J \\x1b]0;title\\x07")
     with Terminal("logs", job_id, "--raw", settings={"URL": server.url}) as terminal:
         assert terminal.end() == 0
     assert b"\x1b[2J \x1b]0;title\x07" in terminal.raw

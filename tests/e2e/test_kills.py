@@ -159,7 +159,7 @@ def with_kills(kills: int, *, soak: int, seed: int) -> pytest.MarkDecorator:
     )
 
 
-@with_kills(5, soak=200, seed=20261)
+@with_kills(3, soak=200, seed=20261)
 def test_kills_of_the_service_lose_nothing_start_nothing_twice_and_change_no_result(
     barrage: Barrage, kills: int, record_property: Recorder
 ) -> None:
@@ -167,7 +167,7 @@ def test_kills_of_the_service_lose_nothing_start_nothing_twice_and_change_no_res
     barrage.verify(record_property)
 
 
-@with_kills(3, soak=100, seed=20263)
+@with_kills(2, soak=100, seed=20263)
 def test_kills_of_the_launcher_as_well_disturb_no_job(
     barrage: Barrage, kills: int, record_property: Recorder
 ) -> None:
@@ -176,7 +176,7 @@ def test_kills_of_the_launcher_as_well_disturb_no_job(
     barrage.verify(record_property)
 
 
-@with_kills(3, soak=100, seed=20265)
+@with_kills(2, soak=100, seed=20265)
 def test_kills_of_shims_lose_just_the_attempts_they_ran(
     barrage: Barrage, kills: int, record_property: Recorder
 ) -> None:

@@ -57,7 +57,10 @@ class Upgrade:
         return str(self.client.get(f"/jobs/{self.jobs[name]['id']}/logs?attempt={attempt}").text)
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(
+    scope="module",
+    params=[RELEASES[0], *(pytest.param(name, marks=pytest.mark.soak) for name in RELEASES[1:])],
+)
 def upgrade(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgrade]:
     base = tmp_path_factory.mktemp(f"upgrade-{request.param}")
     installation = Installation(base / "site", request.param)
@@ -242,6 +245,7 @@ rule runs:
 """
 
 
+@pytest.mark.soak
 @pytest.mark.snakemake
 @pytest.mark.skipif(snakemake_command() is None, reason="real Snakemake is not installed: make snakemake-env")
 def test_a_run_of_snakemake_goes_on_with_the_newer_version_in_place_of_its_own(tmp_path: Path) -> None:
@@ -269,7 +273,7 @@ def test_a_run_of_snakemake_goes_on_with_the_newer_version_in_place_of_its_own(t
         )
 
 
-@pytest.mark.parametrize("revision", RELEASES[-1:])
+@pytest.mark.parametrize("revision", RELEASES[:1])
 def test_an_older_version_leaves_a_newer_store_alone_and_starts_again_with_the_copy(
     tmp_path: Path, revision: str
 ) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 OPEN = {
     "GET /healthz",
     "GET /readyz",
+    "GET /sign-in",
     "GET /docs",
     "GET /docs/{asset}",
     "GET /openapi.json",
@@ -45,6 +46,7 @@ SCOPES = {
     "GET /jobs/{job_id}/tasks/{number}": "read",
     "GET /jobs/{job_id}/tasks/{number}/logs": "read",
     "GET /jobs/{job_id}/graph": "read",
+    "GET /jobs/{job_id}/usage": "read",
     "GET /jobs/{job_id}/events": "read",
     "GET /events": "read",
     "GET /jobs/{job_id}/outputs": "read",

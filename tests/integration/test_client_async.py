@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from snakeline import AsyncClient, Client, NotAllSubmitted, Problem, WaitTimeout
+from snakeline.client.many import submit_many
 from tests.support.cutting_proxy import CuttingProxy
 
 if TYPE_CHECKING:
@@ -120,3 +121,33 @@ def test_a_job_that_no_client_answered_says_so(server: LiveServer) -> None:
         job = client.submit("demo", parameters=QUICK)
     with pytest.raises(ValueError, match="not answered by a client"):
         type(job).from_json(job.raw).cancel()
+
+
+def test_no_end_is_missed_by_who_remembers_the_latest_change(server: LiveServer) -> None:
+    with Client(server.url) as client:
+        before = client.latest_change()
+        jobs = {client.submit("demo", parameters=QUICK).wait(timeout_s=60).id for _ in range(2)}
+        for change in client.events(after=before, status=["completed"]):
+            assert change.status == "completed"
+            jobs.discard(change.job_id)
+            if not jobs:
+                break
+    assert jobs == set()
+
+
+def test_what_is_interrupted_begins_no_further_submission() -> None:
+    begun: list[str] = []
+
+    def submit(*, workflow: str) -> str:
+        begun.append(workflow)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return workflow
+
+    with pytest.raises(KeyboardInterrupt):
+        submit_many(submit, [{"workflow": str(n)} for n in range(100_000)], at_once=1)
+    assert len(begun) == 3
+    begun.clear()
+    with pytest.raises(KeyboardInterrupt):
+        submit_many(submit, [{"workflow": str(n)} for n in range(100_000)], at_once=2)
+    assert len(begun) < 100_000

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from snakeline import Client, Problem, Unreachable
+from snakeline import Client, Problem, Unreachable, Waiting
 from snakeline.client.retries import ABSENCE_S
 from tests.support.cutting_proxy import CuttingProxy
+from tests.support.scripted_service import Scripted, Step, scripted_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,54 +21,10 @@ if TYPE_CHECKING:
     from tests.support.server import LiveServer
 
 
-class Scripted(ThreadingHTTPServer):
-    """Answers with each of `script` in its turn, then with 200; None breaks the connection."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answering)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.script: list[tuple[int, dict[str, str]] | None] = []
-        self.heard: list[tuple[str, str, str | None]] = []
-
-
-class _Answering(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Scripted
-
-    def _answer(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.heard.append((self.command, self.path, self.headers.get("Idempotency-Key")))
-        status: int = 200
-        headers: dict[str, str] = {}
-        if self.server.script:
-            step = self.server.script.pop(0)
-            if step is None:
-                self.close_connection = True
-                return
-            status, headers = step
-        body = json.dumps({"type": "busy", "items": [], "status": "ready", "key": "k"}).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - as http.server has it
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def scripted() -> Iterator[Scripted]:
-    with Scripted() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with scripted_service() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -82,16 +37,17 @@ def reached(scripted: Scripted) -> Iterator[Client]:
 
 
 AT_ONCE = {"Retry-After": "0"}
+JOB_ID = "019ab5f0-1c2d-7e3f-8a4b-5c6d7e8f9a0b"
 
 
 def test_a_refusal_that_passes_is_borne(reached: Client, scripted: Scripted) -> None:
-    scripted.script = [(503, AT_ONCE), (429, AT_ONCE), (503, AT_ONCE)]
+    scripted.script = [Step(503, AT_ONCE), Step(429, AT_ONCE), Step(503, AT_ONCE)]
     assert reached.create_key("lims", ["read"])["key"] == "k"
     assert len(scripted.heard) == 4
 
 
 def test_one_that_would_take_too_long_is_raised_at_once(reached: Client, scripted: Scripted) -> None:
-    scripted.script = [(429, {"Retry-After": "600", "X-Request-ID": "r-17"})]
+    scripted.script = [Step(429, {"Retry-After": "600", "X-Request-ID": "r-17"})]
     with pytest.raises(Problem) as refused:
         reached.workflows()
     assert (refused.value.retry_after_s, refused.value.request_id) == (600, "r-17")
@@ -105,11 +61,67 @@ def test_a_break_is_borne_where_a_second_request_does_no_harm(reached: Client, s
 
 
 @pytest.mark.parametrize("call", ["retry", "cancel", "delete"])
-def test_what_changes_something_is_not_sent_twice(reached: Client, scripted: Scripted, call: str) -> None:
-    scripted.script = [None]
-    with pytest.raises(Unreachable):
-        getattr(reached, call)("019ab5f0-1c2d-7e3f-8a4b-5c6d7e8f9a0b")
+@pytest.mark.parametrize("step", [None, Step(502), Step(504)])
+def test_what_changes_something_is_not_sent_twice(
+    reached: Client, scripted: Scripted, call: str, step: Step | None
+) -> None:
+    scripted.script = [step]
+    with pytest.raises((Unreachable, Problem)):
+        getattr(reached, call)(JOB_ID)
     assert len(scripted.heard) == 1
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_proxy_without_its_service_is_borne_where_a_break_would_be(
+    reached: Client, scripted: Scripted, status: int
+) -> None:
+    scripted.script = [Step(status), Step(200, body=b'{"items": []}')]
+    assert reached.workflows() == []
+    scripted.script = [Step(status), Step(204, body=b"")]
+    assert list(reached.events(JOB_ID)) == []
+    assert len(scripted.heard) == 4
+
+
+def test_who_wants_to_know_is_told_of_each_pause_and_of_its_end(scripted: Scripted) -> None:
+    told: list[Waiting | None] = []
+    scripted.script = [Step(200), Step(429, AT_ONCE, b'{"title": "Too many"}'), Step(503, AT_ONCE, b"")]
+    with Client(scripted.url, on_wait=told.append) as client:
+        client.workflows()
+        assert told == []
+        client.workflows()
+    pauses = [each for each in told[::2] if each is not None]
+    assert [(each.why, each.number) for each in pauses] == [
+        ("429 Too many", 2),
+        ("503 Service Unavailable", 3),
+    ]
+    assert told[1::2] == [None, None]
+
+
+def test_a_job_is_looked_at_now_and_then_where_too_many_are_waited_for(
+    server: LiveServer, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snakeline.client.sync.client._LOOK_S", 0)
+    ended = server.client.run()
+    running = {**ended, "status": "running"}
+    full = Step(429, {"Retry-After": "600"}, b'{"type": "too-many-streams"}')
+    states = [Step(body=json.dumps(job).encode()) for job in (running, running, ended)]
+    scripted.script = [states[0], full, states[1], full, states[2]]
+    with Client(scripted.url) as client:
+        assert client.wait(ended["id"]).status == "completed"
+    assert ["wait=" in path for _, path, _ in scripted.heard] == [False, True, False, True, False]
+
+
+def test_requests_go_on_in_the_callers_trace(
+    scripted: Scripted, reached: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    monkeypatch.setenv("TRACEPARENT", parent)
+    monkeypatch.setenv("TRACESTATE", "lims=7")
+    reached.workflows()
+    assert (scripted.headers[-1]["traceparent"], scripted.headers[-1]["tracestate"]) == (parent, "lims=7")
+    monkeypatch.setenv("TRACEPARENT", "nonsense")
+    reached.workflows()
+    assert "traceparent" not in scripted.headers[-1]
 
 
 def test_an_address_that_never_answered_is_not_waited_for() -> None:

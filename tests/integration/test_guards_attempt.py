@@ -363,7 +363,7 @@ def test_an_exit_just_after_the_deadline_was_waited_for_keeps_its_result(
     traced: Attempts, tmp_path: Path
 ) -> None:
     hold = Hold(tmp_path)
-    handle = traced.launch(f"wait={hold.path}", "exit=5", timeout_s=0.3)
+    handle = traced.launch(f"wait={hold.path}", "exit=5", timeout_s=1.0)
     shim = psutil.Process(traced.until_running(handle))
     calls: list[str] = []
     for call in tracing.Tracee(shim.pid).calls():

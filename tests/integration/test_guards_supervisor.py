@@ -24,7 +24,7 @@ from tests.support.runners import Hold, RunningRunner, settings_for
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -122,30 +122,35 @@ def test_a_result_that_lost_a_race_outlasts_a_store_that_cannot_be_read(
     assert (job.status, job.exit_code) == (JobStatus.FAILED, 9)
 
 
-def refusals(logged: Sequence[Mapping[str, object]]) -> int:
-    """How often the store has not taken what the supervisor had for it."""
-    return [entry["event"] for entry in logged].count("supervisor.store_unavailable")
-
-
 def test_a_result_outlasts_a_store_that_cannot_be_written(
     tmp_path: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_S", 0.1)
     with contextlib.closing(RunningRunner(settings_for(tmp_path / "data"))) as runner:
         job = runner.wait_for(runner.submit(hold=hold.path, exit_code=9), lambda j: j.progress is not None)
-        path, recorder = tmp_path / "data" / "snakeline.db", runner._runner._supervisor._recorder
+        path, supervisor = tmp_path / "data" / "snakeline.db", runner._runner._supervisor
+        failures = supervisor._measurements.store.failures.read
+
+        def events() -> list[str]:
+            return [entry["event"] for entry in logged if str(entry["event"]).startswith("supervisor.")]
+
         with (
             contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other,
             capture_logs() as logged,
         ):
             other.execute("BEGIN IMMEDIATE")
             hold.release()
-            wait_until(lambda: recorder._outcomes, what="a result")
-            before = refusals(logged)  # of its progress, perhaps
-            wait_until(lambda: refusals(logged) > before, what="a result that cannot be stored")
+            wait_until(lambda: supervisor._recorder._outcomes, what="a result")
+            before = failures().get("unavailable", 0)  # of its progress, perhaps
+            wait_until(
+                lambda: failures().get("unavailable", 0) > before + 1, what="a result that cannot be stored"
+            )
             assert runner.service.get(job.id).status is JobStatus.RUNNING
+            assert events() == ["supervisor.store_unavailable"]
             other.execute("ROLLBACK")
-        ended = runner.ended(job)
+            ended = runner.ended(job)
+            wait_until(lambda: len(events()) == 2, what="the end of the trouble")
+            assert events()[1] == "supervisor.store_available"
     assert (ended.status, ended.exit_code) == (JobStatus.FAILED, 9)
 
 

@@ -37,7 +37,7 @@ def runner(tmp_path: Path) -> Iterator[RunningRunner]:
 
 
 def launcher_of(attempts: Attempts) -> psutil.Process:
-    launcher = attempts.backend._launcher
+    launcher = attempts.backend._launches.launcher
     assert launcher is not None
     return psutil.Process(launcher.pid)
 
@@ -124,7 +124,8 @@ def test_what_was_withdrawn_before_its_launch_stays_withdrawn_over_a_restart(tmp
     with contextlib.closing(Attempts(tmp_path, warm=True)) as attempts:
         hanging = launcher_of(attempts)
         hanging.suspend()  # before it was ready
-        if attempts.backend._launcher is None or attempts.backend._launcher.is_ready:
+        launcher = attempts.backend._launches.launcher
+        if launcher is None or launcher.is_ready:
             pytest.skip("the launcher was ready before it could be stopped")
         handle = attempts.launch("exit=0")
         attempts.backend.stop(handle, why="cancel")

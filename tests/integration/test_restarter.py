@@ -37,6 +37,7 @@ elif ends == "counts":
             raise SystemExit(7)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, count)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
     open(runs + ".ready", "w").close()
     while True:
         signal.pause()
@@ -232,12 +233,43 @@ def test_a_service_that_a_signal_to_stop_has_ended_stays_so(tmp_path: Path, told
         assert len(service.pids) == 1
 
 
-def test_a_signal_to_stop_ends_the_wait_for_the_next_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
+def test_told_to_stop_after_a_crash_it_starts_one_more_that_is_told_so_as_soon_as_it_can_heed_it(
+    tmp_path: Path, told: signal.Signals
+) -> None:
+    with restarted(tmp_path, "-9,-9,-9,counts") as service:
+        wait_until(lambda: len(service.told()) == 3, timeout_s=20, what="the third pause, of a second")
+        service.process.send_signal(told)
+        assert service.process.wait(20) == 7
+        assert service.signals() == ["SIGTERM"]
+        assert len(service.pids) == 4
+
+
+def test_one_that_crashes_when_it_is_started_to_stop_is_the_last(tmp_path: Path) -> None:
     with restarted(tmp_path, "-9") as service:
         wait_until(lambda: len(service.told()) == 3, timeout_s=20, what="the third pause, of a second")
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(20) == 128 + signal.SIGTERM
+        assert service.process.wait(20) == 128 + signal.SIGKILL
+        assert len(service.pids) == 4
+
+
+def test_one_that_crashes_before_it_has_heeded_a_signal_to_stop_is_followed_by_one_that_does(
+    tmp_path: Path,
+) -> None:
+    with restarted(tmp_path, "-9,wait,counts") as service:
+        second = service.until_run(2)  # in which the signal is held back for good
+        service.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: pending(second, signal.SIGTERM), what="the signal at the second")
+        kill(second)
+        assert service.process.wait(20) == 7
+        assert service.signals() == ["SIGTERM"]
         assert len(service.pids) == 3
+
+
+def pending(pid: int, number: signal.Signals) -> bool:
+    with open(f"/proc/{pid}/status", encoding="ascii") as told:
+        mask = next(line for line in told if line.startswith("ShdPnd:")).split()[1]
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_service_once(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner import checkup
-from runner.bootstrap import engine_of, registry
+from runner.bootstrap import registry
+from runner.engines.choice import engine_of
 from runner.workflow_checks import check_workflow
 from tests.support.command import snakeline
 from tests.support.engines import snakemake_command

@@ -102,12 +102,13 @@ rule bad_missing:
 
 rule bad_produce:
     output: pipe("bad_stream.txt")
-    shell: "sleep 600; echo x > {output}"
+    shell: "touch begun; sleep 600; echo x > {output}"
 
 rule bad_consume:
     input: "bad_stream.txt"
     output: "bad_piped.txt"
-    shell: "exit 5"
+    # Snakemake ends the other of the two only where it knows of its process by now.
+    shell: "until [ -e begun ]; do sleep 0.05; done; sleep 0.5; exit 5"
 """
 
 UNREADABLE = """

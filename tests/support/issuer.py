@@ -61,6 +61,9 @@ class Issuer:
         self._server.server_close()
         self._thread.join()
 
+    def discovery(self) -> dict[str, Any]:
+        return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+
     def key_set(self) -> dict[str, Any]:
         return {"keys": [{**key.as_dict(private=False), "kid": kid} for kid, key in self.keys.items()]}
 
@@ -88,7 +91,7 @@ class Issuer:
                 issuer.asked[self.path] += 1
                 issuer.held.wait(30)
                 documents = {
-                    _DISCOVERY: {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"},
+                    _DISCOVERY: issuer.discovery(),
                     "/keys": issuer.key_set(),
                 }
                 usual = json.dumps(documents.get(self.path, {})).encode()

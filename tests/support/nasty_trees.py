@@ -77,6 +77,7 @@ def _replace_itself() -> None:
     """Each process lives just long enough to have a child, which does the same in a session of its own."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.setsid()
+    os.nice(19)  # whatever else the machine does need not wait for it
     _tell()
     while True:
         try:

@@ -62,7 +62,7 @@ def moved(log: Locator, script: str, before: object, what: str) -> None:
 
 def sign_in(page: Page, key: str) -> None:
     page.get_by_label("API key or token").fill(key)
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in", exact=True).click()
 
 
 def _is_shown(log: Locator, text: str) -> bool:

@@ -191,6 +191,37 @@ def test_who_stops_reading_the_log_stops_nothing_else_and_may_read_on() -> None:
     assert [json.loads(line)["event"] for line in told[1:]] == ["later"]
 
 
+READ_SLOWLY = """
+import sys, time, structlog
+from api.log_format import configure_logging
+configure_logging("info", "json")
+log = structlog.get_logger("x")
+log.info("filling", text="x" * 60_000)
+began = time.monotonic()
+for number in range(100):
+    log.info("much", text="x" * 3900)
+print(time.monotonic() - began, flush=True)
+"""
+
+
+def test_who_reads_the_log_slowly_holds_nothing_up() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", READ_SLOWLY], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        try:
+            slow = threading.Event()
+            while not select.select([child.stdout], [], [], 0)[0]:
+                if select.select([child.stderr], [], [], 0.05)[0]:
+                    os.read(child.stderr.fileno(), select.PIPE_BUF)
+                    slow.wait(0.1)
+            took_s = float(child.stdout.readline())
+        finally:
+            child.kill()
+    assert took_s < 3  # each of a hundred lines would wait for a tenth of a second
+
+
 def test_messages_name_files_by_their_settings() -> None:
     paths = PrivatePaths(load_settings({"SNAKELINE_DATA_DIR": "/srv/data"}))
     assert paths.hidden("The store /srv/data/snakeline.db is damaged.") == (

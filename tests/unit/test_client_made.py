@@ -26,7 +26,7 @@ def of_the_service() -> set[str]:
         name for name, packages in packages_distributions().items() if wanted & {p.lower() for p in packages}
     }
     names -= {"pydantic"}  # which typer brings, too
-    assert {"fastapi", "sqlalchemy", "uvicorn", "structlog", "psutil"} <= names
+    assert {"fastapi", "sqlalchemy", "uvicorn", "structlog"} <= names
     return names | {"api", "runner", "starlette"}
 
 

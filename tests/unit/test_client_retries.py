@@ -29,6 +29,14 @@ def test_the_services_own_word_is_kept_and_never_shortened() -> None:
     assert Tries(0).after_refusal(refusal(503)) is None
 
 
+def test_the_pauses_grow_also_where_the_service_says_at_once_each_time() -> None:
+    tries, pauses = Tries(60), []
+    while (pause_s := tries.after_refusal(refusal(503, 0))) is not None and pause_s < 2:
+        pauses.append(pause_s)
+    assert pauses == sorted(pauses)
+    assert (pauses[0] < 0.02, 5 <= len(pauses) <= 9, tries.next_number) == (True, True, len(pauses) + 2)
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 413, 422, 500, 502, 507])
 def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
     assert Tries(60).after_refusal(refusal(status, 1)) is None

@@ -2,67 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import tracemalloc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.attempt_files import AttemptFiles
 from runner.engines import event_lines
-from runner.engines.error_text import explain
 from runner.engines.run_events import EventsReader
 from runner.jobs import Progress
-from runner.tasks import MissingInput
-from tests.support.snakemake_logs import INNER_RUN
+from tests.support.telling_attempt import TellingAttempt
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Attempt:
-    def __init__(self, root: Path) -> None:
-        self.files = AttemptFiles.of(root, "job", 1)
-        os.makedirs(self.files.directory)
-        os.makedirs(self.files.work)
-        self.reader = EventsReader(self.files)
-
-    def append(self, data: bytes) -> None:
-        with open(self.files.events, "ab") as file:
-            file.write(data)
-
-    def tell(self, event: str, **fields: Any) -> None:
-        self.append(json.dumps({"v": 2, "event": event, "t": 1.0, **fields}).encode() + b"\n")
-
-    def fail(self, jobid: int = 1, rule: str = "a", log: Any = (), **fields: Any) -> None:
-        self.tell("job_error", jobid=jobid, rule=rule, log=log, **fields)
-
-    def error(self) -> str | None:
-        self.reader.advance()
-        return explain(self.reader.ended(), b"")
-
-    def progress(self) -> Progress | None:
-        self.reader.advance()
-        return self.reader.progress
-
-
 @pytest.fixture
-def attempt(tmp_path: Path) -> Attempt:
-    return Attempt(tmp_path)
+def attempt(tmp_path: Path) -> TellingAttempt:
+    return TellingAttempt(tmp_path)
 
 
-def test_a_file_that_does_not_exist_yet_says_nothing(attempt: Attempt) -> None:
+def test_a_file_that_does_not_exist_yet_says_nothing(attempt: TellingAttempt) -> None:
     assert attempt.reader.advance() is False
     state = attempt.reader.state
     assert (state.progress, state.failure, state.errors, state.failures) == (None, None, (), 0)
 
 
-def test_progress_follows_the_events(attempt: Attempt) -> None:
+def test_progress_follows_the_events(attempt: TellingAttempt) -> None:
     attempt.tell("run_info", total=4, rules={"a": 4}, cores=1)
     assert attempt.progress() == Progress(4)
     attempt.tell("job_started", jobids=[1, 2, 3])
@@ -74,7 +44,7 @@ def test_progress_follows_the_events(attempt: Attempt) -> None:
     assert attempt.progress() == Progress(6, done=3, running=1, failed=1)
 
 
-def test_what_needed_no_run_is_counted_apart(attempt: Attempt) -> None:
+def test_what_needed_no_run_is_counted_apart(attempt: TellingAttempt) -> None:
     rules = [{"rule": "a", "needed": 0, "up_to_date": 3}, {"rule": "b", "needed": 2, "up_to_date": 1}]
     attempt.tell("rule_graph", rules=rules, edges=[["a", "b"]])
     attempt.tell("rule_graph")  # too wide for a line
@@ -83,7 +53,7 @@ def test_what_needed_no_run_is_counted_apart(attempt: Attempt) -> None:
     assert attempt.progress() == Progress(2, 1, up_to_date=4)
 
 
-def test_a_piece_is_read_at_a_time(attempt: Attempt) -> None:
+def test_a_piece_is_read_at_a_time(attempt: TellingAttempt) -> None:
     attempt.tell("run_info", total=2)
     attempt.append(b'{"v": 2, "event": "unknown"}\n' * 10_000)
     attempt.tell("run_info", total=3)
@@ -95,7 +65,7 @@ def test_a_piece_is_read_at_a_time(attempt: Attempt) -> None:
     assert attempt.progress() == Progress(3)
 
 
-def test_a_line_that_is_written_in_two_pieces_counts_once_it_is_whole(attempt: Attempt) -> None:
+def test_a_line_that_is_written_in_two_pieces_counts_once_it_is_whole(attempt: TellingAttempt) -> None:
     attempt.append(b'{"v": 1, "event": "run_info", "to')
     assert attempt.progress() is None
     attempt.append(b'tal": 2}\n')
@@ -126,7 +96,7 @@ def test_a_line_that_is_written_in_two_pieces_counts_once_it_is_whole(attempt: A
         b'{"v": 1, "event": "run_info", "total": 9, "x": "' + b"x" * 2_000_000 + b'"}',
     ],
 )
-def test_a_line_that_makes_no_sense_is_passed_over(attempt: Attempt, line: bytes) -> None:
+def test_a_line_that_makes_no_sense_is_passed_over(attempt: TellingAttempt, line: bytes) -> None:
     attempt.append(line + b"\n")
     attempt.tell("run_info", total=3)
     assert attempt.progress() == Progress(3)
@@ -139,13 +109,13 @@ def test_a_line_that_makes_no_sense_is_passed_over(attempt: Attempt, line: bytes
     )
 )
 def test_no_content_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]) -> None:
-    attempt = Attempt(tmp_path_factory.mktemp("any"))
+    attempt = TellingAttempt(tmp_path_factory.mktemp("any"))
     for part in parts:
         attempt.append(part)
         attempt.reader.advance()
 
 
-def test_an_endless_line_takes_no_memory(attempt: Attempt) -> None:
+def test_an_endless_line_takes_no_memory(attempt: TellingAttempt) -> None:
     attempt.append(b"x" * 5_000_000)
     attempt.reader.advance()
     assert len(attempt.reader._lines._rest) <= 2**20
@@ -154,70 +124,19 @@ def test_an_endless_line_takes_no_memory(attempt: Attempt) -> None:
     assert attempt.progress() == Progress(1)
 
 
-def test_a_link_in_place_of_the_file_is_not_followed(attempt: Attempt, tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_file_is_not_followed(attempt: TellingAttempt, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text('{"v": 1, "event": "run_info", "total": 9}\n')
     os.symlink(other, attempt.files.events)
     assert attempt.progress() is None
 
 
-def test_a_fifo_in_place_of_the_file_does_not_block(attempt: Attempt) -> None:
+def test_a_fifo_in_place_of_the_file_does_not_block(attempt: TellingAttempt) -> None:
     os.mkfifo(attempt.files.events)
     assert attempt.progress() is None
 
 
-def test_the_first_failing_rule_is_told_with_the_end_of_its_log(attempt: Attempt) -> None:
-    with open(os.path.join(attempt.files.work, "a.log"), "w", encoding="utf-8") as file:
-        file.write("".join(f"line {number}\n" for number in range(50)) + "\n\x1b[31mno space\x1b[0m\n")
-    attempt.tell("job_started", jobids=[1])
-    attempt.tell("job_info", jobid=1, rule="a", wildcards={"sample": "x7"})
-    attempt.tell("error", message="RuleException: x")
-    attempt.fail(1, "a", ["a.log"], exit_code=3, shellcmd="sort a |\n    head")
-    attempt.fail(2, "b", ["a.log"])
-    attempt.fail(3, "c")
-    error = attempt.error()
-    assert error is not None
-    assert error.splitlines() == [
-        "Rule a failed (sample=x7): its command exited with 3",
-        "Its command:",
-        "    sort a |",
-        "    head",
-        "The end of a.log:",
-        *(f"line {number}" for number in range(31, 50)),
-        "no space",
-        "And 2 more tasks failed.",
-    ]
-
-
-def test_of_a_clusters_log_the_end_of_what_the_command_wrote_is_told(attempt: Attempt) -> None:
-    log = os.path.join(attempt.files.work, ".snakemake/slurm_logs/rule_check/7.log")
-    os.makedirs(os.path.dirname(log))
-    for text, lines in ((INNER_RUN, ["reads are empty"]), ("slurmstepd: error: DUE TO TIME LIMIT\n", None)):
-        with open(log, "w", encoding="utf-8") as file:
-            file.write(text)
-        attempt.tell("job_started", jobids=[6])
-        attempt.fail(6, "check", [".snakemake/slurm_logs/rule_check/7.log"], message="FAILED in Slurm")
-        assert (attempt.error() or "").splitlines() == [
-            "Rule check failed: FAILED in Slurm",
-            "The end of .snakemake/slurm_logs/rule_check/7.log:",
-            *(lines or [text.strip()]),
-        ]
-
-
-def test_the_failure_that_explains_the_others_is_told(attempt: Attempt) -> None:
-    attempt.fail(1, "a", exit_signal=13, knock_on=True)
-    attempt.fail(2, "b", exit_code=5, t=2.5)
-    assert str(attempt.error()).startswith("Rule b failed: its command exited with 5\n")
-    assert attempt.reader.state.failed_at == (1.0, 2.5)
-    attempt.tell("job_finished", jobid=2)
-    assert str(attempt.error()).startswith("Rule a failed: its command was ended by SIGPIPE")
-    attempt.tell("job_started", jobids=[1])
-    attempt.fail(1, "a", exit_code=4)  # by itself now
-    attempt.fail(2, "b", exit_code=5)
-    assert str(attempt.error()).startswith("Rule a failed: its command exited with 4")
-
-
-def test_all_that_run_of_a_failed_group_have_failed(attempt: Attempt) -> None:
+def test_all_that_run_of_a_failed_group_have_failed(attempt: TellingAttempt) -> None:
     attempt.tell("run_info", total=3)
     attempt.tell("job_started", jobids=[1, 2])
     attempt.tell("group_error", group="g", jobids=[1, 2, 3], message="the node is gone")
@@ -225,7 +144,7 @@ def test_all_that_run_of_a_failed_group_have_failed(attempt: Attempt) -> None:
     assert "the node is gone" in str(attempt.error())
 
 
-def test_a_rule_that_succeeds_when_tried_again_is_no_error(attempt: Attempt) -> None:
+def test_a_rule_that_succeeds_when_tried_again_is_no_error(attempt: TellingAttempt) -> None:
     attempt.tell("run_info", total=1)
     attempt.tell("job_started", jobids=[1])
     attempt.tell("error", message="RuleException: x")
@@ -238,7 +157,7 @@ def test_a_rule_that_succeeds_when_tried_again_is_no_error(attempt: Attempt) -> 
     assert attempt.progress() == Progress(1, done=1)
 
 
-def test_an_error_of_no_rule_is_told_unless_it_only_says_that_there_was_one(attempt: Attempt) -> None:
+def test_an_error_of_no_rule_is_told_unless_it_only_says_that_there_was_one(attempt: TellingAttempt) -> None:
     attempt.tell("error", message="WorkflowError:\nAt least one job did not complete successfully.")
     assert attempt.error() is None
     attempt.tell("error", message="MissingRuleException:\nNo rule to produce \ud800x\0.")
@@ -251,38 +170,7 @@ def test_an_error_of_no_rule_is_told_unless_it_only_says_that_there_was_one(atte
     assert len(attempt.reader.state.errors) == 4
 
 
-def test_an_error_is_told_without_our_folders_and_what_is_inside_snakemake(attempt: Attempt) -> None:
-    inside = '  File "/x/lib/python3.11/site-packages/snakemake/api.py", line 3, in f\n    call(\n    ^^^^\n'
-    own = f'  File "{attempt.files.work}/rules/a.smk", line 7, in samples\n'
-    telling = inside.replace("api.py", "exceptions.py")
-    crash = f"During handling of the above exception, another exception occurred:\n{telling}KeyError: 2\n"
-    attempt.tell("error", message=f"KeyError in {attempt.files.config}:\n{own}{inside}'x'\n\n{crash}")
-    assert attempt.error() == "KeyError in config.json:\n  File \"rules/a.smk\", line 7, in samples\n'x'"
-
-
-def test_a_long_error_is_cut_and_says_so(attempt: Attempt) -> None:
-    files = [f"in/{number:03}.txt" for number in range(100)]
-    lines = [
-        "Missing input files for rule all:",
-        "    affected files:",
-        *(f"        {file}" for file in files),
-    ]
-    attempt.tell("error", message="\n".join(["MissingInputException in rule all:", *lines]))
-    told = str(attempt.error()).splitlines()
-    assert (len(told), told[-1]) == (26, "... and 78 more lines")
-    assert attempt.reader.state.missing_input == (MissingInput("all", tuple(files)),)
-
-
-def test_a_log_that_can_be_read_only_later_is_read_then(attempt: Attempt) -> None:
-    attempt.fail(1, "a", ["logs/x"])
-    assert attempt.error() == "Rule a failed"
-    os.mkdir(os.path.join(attempt.files.work, "logs"))
-    with open(os.path.join(attempt.files.work, "logs", "x"), "w", encoding="utf-8") as log:
-        log.write("why it failed")
-    assert attempt.error() == "Rule a failed\nThe end of logs/x:\nwhy it failed"
-
-
-def secret_outside(attempt: Attempt, tmp_path: Path) -> str:
+def secret_outside(attempt: TellingAttempt, tmp_path: Path) -> str:
     path = tmp_path / "secret"
     path.write_text("secret")
     os.mkdir(os.path.join(attempt.files.work, "logs"))
@@ -292,7 +180,9 @@ def secret_outside(attempt: Attempt, tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     "kind", ["absolute", "dots", "link", "linked_folder", "hardlink", "fifo", "folder", "nul"]
 )
-def test_a_log_outside_the_working_directory_is_not_read(attempt: Attempt, tmp_path: Path, kind: str) -> None:
+def test_a_log_outside_the_working_directory_is_not_read(
+    attempt: TellingAttempt, tmp_path: Path, kind: str
+) -> None:
     secret, work = secret_outside(attempt, tmp_path), attempt.files.work
     inside = os.path.join(work, "logs", "x")
     path = "logs/x"
@@ -318,15 +208,7 @@ def test_a_log_outside_the_working_directory_is_not_read(attempt: Attempt, tmp_p
     assert attempt.error() == "Rule a failed"
 
 
-def test_an_absolute_log_inside_the_working_directory_is_read(attempt: Attempt) -> None:
-    path = os.path.join(attempt.files.work, "a.log")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("why\n")
-    attempt.fail(1, "a", [path])
-    assert attempt.error() == "Rule a failed\nThe end of a.log:\nwhy"
-
-
-def test_broken_lines_are_told_once_and_cost_nothing_else(attempt: Attempt) -> None:
+def test_broken_lines_are_told_once_and_cost_nothing_else(attempt: TellingAttempt) -> None:
     with structlog.testing.capture_logs() as told:
         attempt.append(b"\x00\xff{not json\n")
         attempt.tell("run_info", total=4, rules={"a": 4}, cores=1)
@@ -340,7 +222,7 @@ def test_broken_lines_are_told_once_and_cost_nothing_else(attempt: Attempt) -> N
 
 
 @pytest.mark.parametrize("line", [b"\n", b"x\n", b'{"v":2}}\n', b"[1]\n", b'{"v":3}\n'])
-def test_a_file_of_lines_that_are_no_events_is_given_up(attempt: Attempt, line: bytes) -> None:
+def test_a_file_of_lines_that_are_no_events_is_given_up(attempt: TellingAttempt, line: bytes) -> None:
     """To fail at a line takes ten times as long as to read it."""
     attempt.tell("run_info", total=1)
     attempt.append(line * 100_000)
@@ -355,7 +237,7 @@ def test_a_file_of_lines_that_are_no_events_is_given_up(attempt: Attempt, line: 
 
 @pytest.mark.parametrize(("limit", "most"), [("_MAX_LINES", 20_000), ("_FILE_BYTES", 2**18)])
 def test_a_file_that_is_too_long_is_given_up(
-    attempt: Attempt, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+    attempt: TellingAttempt, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
 ) -> None:
     monkeypatch.setattr(event_lines, limit, most)
     reader = EventsReader(attempt.files)
@@ -366,14 +248,7 @@ def test_a_file_that_is_too_long_is_given_up(
     assert reader._lines.offset < 8 * 65536
 
 
-def test_a_script_is_named(attempt: Attempt) -> None:
-    attempt.tell("job_started", jobids=[1])
-    attempt.tell("job_info", jobid=1, rule="a", script="scripts/a.py")
-    attempt.fail(1, exit_code=1)
-    assert attempt.error() == "Rule a failed: its script scripts/a.py exited with 1"
-
-
-def test_what_a_job_invents_takes_little_of_the_services_memory(attempt: Attempt) -> None:
+def test_what_a_job_invents_takes_little_of_the_services_memory(attempt: TellingAttempt) -> None:
     """Without an end to what is remembered, a job could have a gigabyte of it."""
     many = 40_000
     attempt.tell("run_info", total=many, rules={"a": many}, cores=1)
@@ -398,7 +273,7 @@ def test_what_a_job_invents_takes_little_of_the_services_memory(attempt: Attempt
     assert taken < 2 * 2**20
 
 
-def test_jobs_beyond_what_is_remembered_still_end(attempt: Attempt) -> None:
+def test_jobs_beyond_what_is_remembered_still_end(attempt: TellingAttempt) -> None:
     many = 10_500
     attempt.tell("run_info", total=many, rules={"a": many}, cores=1)
     attempt.tell("job_started", jobids=list(range(many)))

@@ -112,14 +112,14 @@ class Pages:
         return [found[seq] for seq in seqs if seq in found]
 
     def _first_jobs(self, connection: sqlite3.Connection, seqs: list[int]) -> list[Job]:
-        """As `jobs`, up to `_PAGE_CHARS` of specs together; one job at least."""
+        """As `jobs`, up to `_PAGE_CHARS` of specs together; one job at least. No list shows traces."""
         found: dict[int, Job] = {}
         size = 0
         for row in self._rows(connection, seqs):
             size += len(row[_SPEC])
             if size > _PAGE_CHARS and len(seqs) > 1:
                 break
-            found[row[0]] = job_of(row)
+            found[row[0]] = job_of(row, with_trace=False)
         else:
             return [found[seq] for seq in seqs if seq in found]
         # Those came in no order: now one by one, the first ones alone.
@@ -130,7 +130,7 @@ class Pages:
                 size += len(row[_SPEC])
                 if items and size > _PAGE_CHARS:
                     return items
-                items.append(job_of(row))
+                items.append(job_of(row, with_trace=False))
         return items
 
     def _rows(self, connection: sqlite3.Connection, seqs: list[int]) -> Iterator[Any]:

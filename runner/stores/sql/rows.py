@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import astuple
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from runner.errors import StoreUnavailable
@@ -27,6 +28,7 @@ _REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{r.value: r fo
 _CHANGES: Final = {c.value: c for c in Change}
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, OverflowError)
 _dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
+_counts_of: Final = attrgetter(*(field.name for field in fields(Progress)))  # astuple copies deeply
 
 # The columns of a job as `job_of` takes them, in this order.
 JOB_COLUMNS: Final = (
@@ -104,7 +106,7 @@ def _moment_or_none(us: int | None) -> datetime | None:
 def _progress_text(progress: Progress | None) -> str | None:
     if progress is None:
         return None
-    return _dumps(list(astuple(progress)))
+    return _dumps(_counts_of(progress))
 
 
 def _usage_text(usage: Usage | None) -> str | None:
@@ -196,15 +198,15 @@ def data_text(data: Any) -> str:
     return _dumps(dict(data)) if data else "{}"
 
 
-def job_of(row: Sequence[Any]) -> Job:
+def job_of(row: Sequence[Any], *, with_trace: bool = True) -> Job:
     """Raises StoreUnavailable when the row holds what nobody can have written."""
     try:
-        return _job_of(row)
+        return _job_of(row, with_trace=with_trace)
     except _UNREADABLE as error:
         raise StoreUnavailable(f"The row of job {row[1]!r} is damaged: {REMEDY}.") from error
 
 
-def _job_of(row: Sequence[Any]) -> Job:
+def _job_of(row: Sequence[Any], *, with_trace: bool) -> Job:
     (
         seq,
         job_id,
@@ -278,7 +280,7 @@ def _job_of(row: Sequence[Any]) -> Job:
         isolation=isolation,
         workflow_version=workflow_version,
         workflow_commit=workflow_commit,
-        trace=None if trace is None else _trace_of(trace),
+        trace=_trace_of(trace) if with_trace and trace is not None else None,
     )
 
 

@@ -18,6 +18,7 @@ from runner.stores.sql import before_upgrade, sqlite
 from runner.stores.sql.access import SqlAccess
 from runner.stores.sql.migrate import is_current, migrate, require_file
 from runner.stores.sql.pages import Pages
+from runner.stores.sql.queue_places import places_of
 from runner.stores.sql.rows import brief_of, ended_job_of, event_of, job_of, micros, moment
 from runner.stores.sql.schema import CHECKED_AT
 
@@ -175,6 +176,19 @@ class SqlStore(SqlAccess):
                 return
             cores = row[0]
             yield cores
+
+    def queue_places(self, jobs: Sequence[Job]) -> Mapping[str, int]:
+        asked: dict[str, dict[tuple[int, int], str]] = {}
+        for job in jobs:
+            if job.status is JobStatus.PENDING:
+                asked.setdefault(job.tenant, {})[job.spec.priority, job.seq] = job.id
+        places: dict[str, int] = {}
+        if asked:
+            with self._snapshot() as connection:
+                for tenant, ids in asked.items():
+                    found = places_of(connection, self._statements, tenant, ids)
+                    places.update((ids[each], place) for each, place in found.items())
+        return places
 
     def waiting_tenants(self) -> Mapping[str, int]:
         with self._reading() as connection:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from snakeline.client.answers import document_of
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
@@ -19,9 +21,7 @@ class AsyncCalls:
     async def _document(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
     ) -> dict[str, Any]:
-        answer = await self._connection.send(method, path, params=params, body=body)
-        document: dict[str, Any] = answer.json()
-        return document
+        return document_of(await self._connection.send(method, path, params=params, body=body))
 
     async def _items(self, path: str, params: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """What is on all pages from here on."""

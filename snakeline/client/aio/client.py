@@ -14,8 +14,10 @@ from snakeline.client.aio.calls import job_path, named
 from snakeline.client.aio.connection import AsyncConnection
 from snakeline.client.aio.files import AsyncFileCalls
 from snakeline.client.aio.runs import AsyncRunCalls
-from snakeline.client.errors import WaitTimeout
+from snakeline.client.answers import document_of
+from snakeline.client.errors import Problem, WaitTimeout
 from snakeline.client.many import async_submit_many
+from snakeline.client.pauses import async_pause
 from snakeline.client.profiles import service_of
 from snakeline.client.upload import parts_of
 from snakeline.client.values import JobPage, JobState
@@ -23,17 +25,19 @@ from snakeline.client.values import JobPage, JobState
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
     import httpx2
 
     from snakeline.client.many import JobRequest
+    from snakeline.client.retries import Waiting
     from snakeline.client.upload import Files
     from snakeline.client.values import Output, Task
 
 _LONG_POLL_S: Final = 25.0
+_LOOK_S: Final = 5.0
 _MARGIN_S: Final = 10.0  # how much later than a long poll's end the answer may come
 
 
@@ -63,6 +67,9 @@ class AsyncJob(JobState):
     ) -> AsyncIterator[Task]:
         async for task in self._client.tasks(self.id, status=status, rules=rules, attempt=attempt):
             yield task
+
+    async def usage_history(self, *, attempt: int | None = None) -> dict[str, Any]:
+        return await self._client.usage_history(self.id, attempt=attempt or self.attempt)
 
     async def outputs(self, *, prefix: str = "", declared: bool = False) -> AsyncIterator[Output]:
         async for output in self._client.outputs(self.id, prefix=prefix, declared=declared):
@@ -94,7 +101,11 @@ class AsyncClient(AsyncAccessCalls, AsyncFileCalls, AsyncRunCalls):
     `api_key` is an API key or a token of the service's issuer. It goes to `base_url` alone: redirects are
     not followed. Every method raises `Problem` when the service refuses and `Unreachable` when it does not
     answer. Refusals that may pass (429, 503) and breaks are tried again for `retry_for_s`, 0 for not at all;
-    a request that makes something is never made twice by that.
+    a request that makes something is never made twice by that. `on_wait` is told of it, before each pause
+    that it takes, and gets None when the pause is over.
+
+    Requests go on in the trace that the caller is in: the current span of OpenTelemetry, or TRACEPARENT in
+    the environment. Raises ValueError for an address or a key that cannot be one.
     """
 
     def __init__(
@@ -104,10 +115,11 @@ class AsyncClient(AsyncAccessCalls, AsyncFileCalls, AsyncRunCalls):
         api_key: str | None = None,
         timeout_s: float = 30.0,
         retry_for_s: float = 60.0,
+        on_wait: Callable[[Waiting | None], None] | None = None,
     ) -> None:
         self.base_url = base_url
         self._connection = AsyncConnection(
-            base_url, api_key=api_key, timeout_s=timeout_s, retry_for_s=retry_for_s
+            base_url, api_key=api_key, timeout_s=timeout_s, retry_for_s=retry_for_s, on_wait=on_wait
         )
 
     @classmethod
@@ -135,8 +147,7 @@ class AsyncClient(AsyncAccessCalls, AsyncFileCalls, AsyncRunCalls):
     async def ready(self) -> dict[str, Any]:
         """What `GET /readyz` says, whether the answer is yes (200) or no (503)."""
         answer = await self._connection.send("GET", "/readyz", accept=(503,))
-        document: dict[str, Any] = answer.json()
-        return document
+        return document_of(answer)
 
     async def workflows(self) -> builtins.list[dict[str, Any]]:
         items: list[dict[str, Any]] = (await self._document("GET", "/workflows"))["items"]
@@ -231,8 +242,7 @@ class AsyncClient(AsyncAccessCalls, AsyncFileCalls, AsyncRunCalls):
         answer = await self._connection.send(
             "POST", path, body=body, params={"limit": limit}, timeout_s=timeout_s
         )
-        plan: dict[str, Any] = answer.json()
-        return plan
+        return document_of(answer)
 
     async def get(self, job_id: str) -> AsyncJob:
         return self._job(await self._connection.send("GET", job_path(job_id)))
@@ -293,7 +303,14 @@ class AsyncClient(AsyncAccessCalls, AsyncFileCalls, AsyncRunCalls):
             left_s = min(_LONG_POLL_S, deadline - time.monotonic())
             if left_s <= 0:
                 raise WaitTimeout(f"Job {job_id} is still {job.status} after {timeout_s} s.")
-            job = await self.next_change(job, within_s=left_s)
+            try:
+                job = await self.next_change(job, within_s=left_s)
+            except Problem as refused:
+                if refused.type != "too-many-streams":
+                    raise
+                # Others of ours wait for their jobs so: this one is looked at now and then.
+                await async_pause(min(left_s, _LOOK_S))
+                job = await self.get(job_id)
         return job
 
     async def next_change(self, job: AsyncJob, *, within_s: float = _LONG_POLL_S) -> AsyncJob:
@@ -321,7 +338,7 @@ class AsyncClient(AsyncAccessCalls, AsyncFileCalls, AsyncRunCalls):
         await self._connection.send("DELETE", job_path(job_id))
 
     def _job(self, answer: httpx2.Response) -> AsyncJob:
-        return self._bound(answer.json(), answer.headers.get("etag"))
+        return self._bound(document_of(answer), answer.headers.get("etag"))
 
     def _bound(self, raw: Mapping[str, Any], etag: str | None) -> AsyncJob:
         return replace(AsyncJob.from_json(raw, etag), client=self)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from snakeline.client.aio.calls import AsyncCalls, job_path
+from snakeline.client.answers import document_of
+from snakeline.client.errors import Unreachable
 from snakeline.client.values import Output
 
 if TYPE_CHECKING:
@@ -40,8 +42,13 @@ class AsyncFileCalls(AsyncCalls):
         await self._connection.save(_output_path(job_id, path), to)
 
     async def read(self, job_id: str, path: str | Output) -> AsyncIterator[bytes]:
-        """A file of the job's, piece by piece. Raises Unreachable where it breaks off."""
+        """A file of the job's, piece by piece, taken up where its connection breaks.
+
+        Raises Unreachable where that cannot be, or where the file has become another meanwhile.
+        """
         async for piece in self._connection.pieces(_output_path(job_id, path)):
+            if piece is None:
+                raise Unreachable("The file has changed while it was read.")
             yield piece
 
     async def download_folder(
@@ -56,7 +63,7 @@ class AsyncFileCalls(AsyncCalls):
         answer = await self._connection.send(
             "GET", _output_path(job_id, path), params={"checksum": "sha256"}, timeout_s=timeout_s
         )
-        return str(answer.json()["sha256"])
+        return str(document_of(answer)["sha256"])
 
     async def report(self, job_id: str, to: str | os.PathLike[str], *, timeout_s: float = 600.0) -> None:
         """Have the engine report on an ended job, and save that page as `to`, as `download` does."""

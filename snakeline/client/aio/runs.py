@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from snakeline.client.aio.calls import AsyncCalls, job_path, named
 from snakeline.client.errors import ChangesMissed, Unreachable
-from snakeline.client.pauses import async_pause
 from snakeline.client.values import TERMINAL, JobChange, LogPart, LogPiece, Task
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class AsyncRunCalls(AsyncCalls):
                     is_gap = event.event == "gap"
                     yield LogPiece(_skipped(event.data) if is_gap else event.data, int(after), is_gap)
             except Unreachable as error:
-                await async_pause(absence.pause(error))
+                await self._connection.bear(absence, error)
 
     async def tasks(
         self,
@@ -123,34 +123,55 @@ class AsyncRunCalls(AsyncCalls):
         params = named(format="svg", attempt=attempt)
         return (await self._connection.send("GET", job_path(job_id, "/graph"), params=params)).text
 
+    async def usage_history(self, job_id: str, *, attempt: int | None = None) -> dict[str, Any]:
+        """What an attempt used of the machine, point by point (`points`), with its limits and its sums."""
+        return await self._document("GET", job_path(job_id, "/usage"), params=named(attempt=attempt))
+
+    async def latest_change(self) -> str:
+        """What to give `events` as `after` to be told of every change from this moment on.
+
+        So whoever submits jobs next misses none of their ends.
+        """
+        absence = self._connection.absence()
+        while True:
+            events = self._connection.events("/events", after=None, what="The stream of changes")
+            try:
+                async with aclosing(events):
+                    async for event in events:
+                        return event.id
+            except Unreachable as error:
+                await self._connection.bear(absence, error)
+
     async def events(
-        self, job_id: str | None = None, *, after: str | None = None
+        self, job_id: str | None = None, *, after: str | None = None, status: Sequence[str] = ()
     ) -> AsyncIterator[JobChange]:
         """Changes as they happen: a job's from its submission to its end, or all jobs' from now on.
 
-        `after` is the `id` of a change to begin behind. A stream that breaks is taken up where it broke, also
-        across a short absence of the service. Raises ChangesMissed where that cannot be.
+        `after` is the `id` of a change to begin behind, `status` says to which statuses alone a change of all
+        jobs' led. A stream that breaks is taken up where it broke, also across a short absence of the
+        service. Raises ChangesMissed where that cannot be.
         """
         path = "/events" if job_id is None else job_path(job_id, "/events")
         what = "The stream of changes" if job_id is None else f"The changes of job {job_id}"
         absence = self._connection.absence()
-        status: str | None = None
+        params = {"status": [*status]} if status else None
+        latest: str | None = None
         while True:
             try:
-                async for event in self._connection.events(path, after=after, what=what):
+                async for event in self._connection.events(path, params=params, after=after, what=what):
                     absence.over()
                     after = event.id
                     if event.event == "gap":
                         raise ChangesMissed(after)
                     if event.event != "start":
                         change = JobChange.from_json(json.loads(event.data), event.id)
-                        status = change.status
+                        latest = change.status
                         yield change
             except Unreachable as error:
                 # Of one job the stream is over with its end; to ask once more tells whether that was all.
-                if status not in TERMINAL:
-                    await async_pause(absence.pause(error))
-                status = None
+                if latest not in TERMINAL:
+                    await self._connection.bear(absence, error)
+                latest = None
             else:
                 return
 

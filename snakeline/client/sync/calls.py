@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from snakeline.client.answers import document_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -22,9 +24,7 @@ class Calls:
     def _document(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
     ) -> dict[str, Any]:
-        answer = self._connection.send(method, path, params=params, body=body)
-        document: dict[str, Any] = answer.json()
-        return document
+        return document_of(self._connection.send(method, path, params=params, body=body))
 
     def _items(self, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """What is on all pages from here on."""

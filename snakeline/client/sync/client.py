@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
 
-from snakeline.client.errors import WaitTimeout
+from snakeline.client.answers import document_of
+from snakeline.client.errors import Problem, WaitTimeout
 from snakeline.client.many import submit_many
+from snakeline.client.pauses import pause
 from snakeline.client.profiles import service_of
 from snakeline.client.sync.access import AccessCalls
 from snakeline.client.sync.calls import job_path, named
@@ -26,17 +28,19 @@ from snakeline.client.values import JobPage, JobState
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
     import httpx2
 
     from snakeline.client.many import JobRequest
+    from snakeline.client.retries import Waiting
     from snakeline.client.upload import Files
     from snakeline.client.values import Output, Task
 
 _LONG_POLL_S: Final = 25.0
+_LOOK_S: Final = 5.0
 _MARGIN_S: Final = 10.0  # how much later than a long poll's end the answer may come
 
 
@@ -66,6 +70,9 @@ class Job(JobState):
     ) -> Iterator[Task]:
         for task in self._client.tasks(self.id, status=status, rules=rules, attempt=attempt):
             yield task
+
+    def usage_history(self, *, attempt: int | None = None) -> dict[str, Any]:
+        return self._client.usage_history(self.id, attempt=attempt or self.attempt)
 
     def outputs(self, *, prefix: str = "", declared: bool = False) -> Iterator[Output]:
         for output in self._client.outputs(self.id, prefix=prefix, declared=declared):
@@ -97,7 +104,11 @@ class Client(AccessCalls, FileCalls, RunCalls):
     `api_key` is an API key or a token of the service's issuer. It goes to `base_url` alone: redirects are
     not followed. Every method raises `Problem` when the service refuses and `Unreachable` when it does not
     answer. Refusals that may pass (429, 503) and breaks are tried again for `retry_for_s`, 0 for not at all;
-    a request that makes something is never made twice by that.
+    a request that makes something is never made twice by that. `on_wait` is told of it, before each pause
+    that it takes, and gets None when the pause is over.
+
+    Requests go on in the trace that the caller is in: the current span of OpenTelemetry, or TRACEPARENT in
+    the environment. Raises ValueError for an address or a key that cannot be one.
     """
 
     def __init__(
@@ -107,9 +118,12 @@ class Client(AccessCalls, FileCalls, RunCalls):
         api_key: str | None = None,
         timeout_s: float = 30.0,
         retry_for_s: float = 60.0,
+        on_wait: Callable[[Waiting | None], None] | None = None,
     ) -> None:
         self.base_url = base_url
-        self._connection = Connection(base_url, api_key=api_key, timeout_s=timeout_s, retry_for_s=retry_for_s)
+        self._connection = Connection(
+            base_url, api_key=api_key, timeout_s=timeout_s, retry_for_s=retry_for_s, on_wait=on_wait
+        )
 
     @classmethod
     def from_environment(
@@ -136,8 +150,7 @@ class Client(AccessCalls, FileCalls, RunCalls):
     def ready(self) -> dict[str, Any]:
         """What `GET /readyz` says, whether the answer is yes (200) or no (503)."""
         answer = self._connection.send("GET", "/readyz", accept=(503,))
-        document: dict[str, Any] = answer.json()
-        return document
+        return document_of(answer)
 
     def workflows(self) -> builtins.list[dict[str, Any]]:
         items: list[dict[str, Any]] = (self._document("GET", "/workflows"))["items"]
@@ -226,8 +239,7 @@ class Client(AccessCalls, FileCalls, RunCalls):
         }
         path = f"/workflows/{quote(workflow, safe='')}/plan"
         answer = self._connection.send("POST", path, body=body, params={"limit": limit}, timeout_s=timeout_s)
-        plan: dict[str, Any] = answer.json()
-        return plan
+        return document_of(answer)
 
     def get(self, job_id: str) -> Job:
         return self._job(self._connection.send("GET", job_path(job_id)))
@@ -286,7 +298,14 @@ class Client(AccessCalls, FileCalls, RunCalls):
             left_s = min(_LONG_POLL_S, deadline - time.monotonic())
             if left_s <= 0:
                 raise WaitTimeout(f"Job {job_id} is still {job.status} after {timeout_s} s.")
-            job = self.next_change(job, within_s=left_s)
+            try:
+                job = self.next_change(job, within_s=left_s)
+            except Problem as refused:
+                if refused.type != "too-many-streams":
+                    raise
+                # Others of ours wait for their jobs so: this one is looked at now and then.
+                pause(min(left_s, _LOOK_S))
+                job = self.get(job_id)
         return job
 
     def next_change(self, job: Job, *, within_s: float = _LONG_POLL_S) -> Job:
@@ -314,7 +333,7 @@ class Client(AccessCalls, FileCalls, RunCalls):
         self._connection.send("DELETE", job_path(job_id))
 
     def _job(self, answer: httpx2.Response) -> Job:
-        return self._bound(answer.json(), answer.headers.get("etag"))
+        return self._bound(document_of(answer), answer.headers.get("etag"))
 
     def _bound(self, raw: Mapping[str, Any], etag: str | None) -> Job:
         return replace(Job.from_json(raw, etag), client=self)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from snakeline.client.answers import document_of
+from snakeline.client.errors import Unreachable
 from snakeline.client.sync.calls import Calls, job_path
 from snakeline.client.values import Output
 
@@ -43,8 +45,13 @@ class FileCalls(Calls):
         self._connection.save(_output_path(job_id, path), to)
 
     def read(self, job_id: str, path: str | Output) -> Iterator[bytes]:
-        """A file of the job's, piece by piece. Raises Unreachable where it breaks off."""
+        """A file of the job's, piece by piece, taken up where its connection breaks.
+
+        Raises Unreachable where that cannot be, or where the file has become another meanwhile.
+        """
         for piece in self._connection.pieces(_output_path(job_id, path)):
+            if piece is None:
+                raise Unreachable("The file has changed while it was read.")
             yield piece
 
     def download_folder(
@@ -59,7 +66,7 @@ class FileCalls(Calls):
         answer = self._connection.send(
             "GET", _output_path(job_id, path), params={"checksum": "sha256"}, timeout_s=timeout_s
         )
-        return str(answer.json()["sha256"])
+        return str(document_of(answer)["sha256"])
 
     def report(self, job_id: str, to: str | os.PathLike[str], *, timeout_s: float = 600.0) -> None:
         """Have the engine report on an ended job, and save that page as `to`, as `download` does."""

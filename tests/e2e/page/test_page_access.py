@@ -9,11 +9,13 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.support.browser import barriers
+from tests.support.engines import BUNDLED
 from tests.support.keys import KeyedServer, keyed_server
-from tests.support.page_views import sign_in
+from tests.support.page_views import page_workflows, sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Page
 
@@ -21,11 +23,22 @@ if TYPE_CHECKING:
 
 
 pytestmark = pytest.mark.soak
+TAKING = """
+rule all:
+    output: "done.txt"
+    shell: "cat input/* > {output}"
+"""
 
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedServer]:
-    with keyed_server(tmp_path_factory.mktemp("page")) as server:
+    folder = tmp_path_factory.mktemp("workflows")
+    page_workflows(folder)
+    (folder / "wordcount").symlink_to(BUNDLED / "wordcount")
+    (folder / "taking").mkdir()
+    (folder / "taking" / "Snakefile").write_text(TAKING)
+    (folder / "taking" / "snakeline.toml").write_text("[attachments]\nmax_files = 3\n")
+    with keyed_server(tmp_path_factory.mktemp("page"), WORKFLOWS_DIR=str(folder)) as server:
         yield server
 
 
@@ -53,11 +66,72 @@ def test_keys_are_made_replaced_and_revoked(keyed: KeyedServer, visit: Callable[
     page.get_by_role("button", name="Done").click()
     row = page.get_by_role("row", name=re.compile("lims"))
     expect(row).to_contain_text("read, submit")
-    page.get_by_role("button", name="Revoke lims").click()
+    page.get_by_role("button", name="Replace lims").click()
+    page.get_by_role("button", name="Back", exact=True).click()
+    expect(row).to_have_count(1)
+    page.get_by_role("button", name="Replace lims").click()
+    page.get_by_role("button", name="Replace it").click()
+    fresh = page.get_by_role("dialog", name="The new key").locator("pre").text_content()
+    page.get_by_role("button", name="Done").click()
+    expect(row).to_have_count(2)
+    assert fresh
+    assert fresh != made
+    assert [keyed.client(key).get("/jobs").status_code for key in (made, fresh)] == [200, 200]
+    expect(row.filter(has_text=made.split(".")[0])).to_contain_text(
+        re.compile("in (23|24) hr|tomorrow|in 1 day")
+    )
+    page.reload()
+    row = row.filter(has_text=fresh.split(".")[0])
+    made = fresh
+    row.get_by_role("button", name="Revoke lims").click()
     page.get_by_role("button", name="Revoke it").click()
     expect(row).to_contain_text("revoked")
     assert keyed.client(made).get("/jobs").status_code == 401
     assert barriers(page) == []
+
+
+def test_files_are_sent_with_a_job_by_the_form(
+    keyed: KeyedServer, visit: Callable[..., Visit], tmp_path: Path
+) -> None:
+    page = signed_in(visit, keyed, "/new?workflow=taking")
+    expect(page.get_by_text("At most 3 files")).to_be_visible()
+    files = []
+    for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
+        (tmp_path / name).write_text(f"from {name}\n")
+        files.append(tmp_path / name)
+    chosen = page.get_by_label("Input files")
+    chosen.set_input_files(files)
+    page.get_by_label("Name", exact=True).fill("with files")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("alert").filter(has_text="3")).to_be_visible()
+    chosen.set_input_files(files[:2])
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", name="with files")).to_be_visible()
+    expect(page.get_by_role("heading", name="Files that came with it")).to_be_visible()
+    job = keyed.admin.get("/jobs?limit=1").json()["items"][0]
+    assert [(each["name"], each["size"]) for each in job["attachments"]] == [("a.txt", 11), ("b.txt", 11)]
+    keyed.admin.wait_for(job["id"], "completed")
+    work = keyed.server.data_dir / "jobs" / job["id"] / "work"
+    assert (work / "input" / "b.txt").read_text() == "from b.txt\n"
+
+
+def test_operators_read_names_where_the_service_tells_paths(
+    keyed: KeyedServer, visit: Callable[..., Visit]
+) -> None:
+    page = signed_in(visit, keyed, "/admin/service")
+    expect(page.get_by_role("row", name=re.compile("^store"))).to_contain_text("good")
+    named = """texts => {
+      const app = document.querySelector('script[type=module]').src;
+      return import(app.replace('app.js', 'admin.js')).then(admin => texts.map(admin.named)); }"""
+    texts = {
+        "The store /srv/line/data/snakeline.db cannot be read (EIO).": (
+            "The store snakeline.db cannot be read (EIO)."
+        ),
+        "/srv/line/data is mounted read-only: look there": "data is mounted read-only: look there",
+        "7 cannot use /opt/a-b/bin/python (EPERM); /root": "7 cannot use python (EPERM); root",
+        "12 MiB and/or https://issuer.example/path": "12 MiB and/or https://issuer.example/path",
+    }
+    assert page.evaluate(named, list(texts)) == list(texts.values())
 
 
 def test_quotas_are_set_and_every_change_is_on_record(

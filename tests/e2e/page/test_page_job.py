@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from tests.support.browser import barriers, is_on_screen
 from tests.support.held_job import held_job
-from tests.support.page_views import RULES, WIDE, page_workflows
+from tests.support.page_views import RULES, WIDE, job_row, log_shows, page_workflows
 from tests.support.server import LiveServer, running_server
 from tests.support.wait import wait_until
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.support.browser import Visit
 
 pytestmark = pytest.mark.soak
+SHOWN = "log => log.querySelector('.row').textContent"
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 )
@@ -64,6 +65,45 @@ def test_on_a_phone_the_step_that_failed_and_its_error_come_first(
     page.goto(f"{server.url}/#/")
     expect(page.get_by_text("Rule step_37 failed")).to_be_in_viewport()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_row_of_the_list_has_the_progress_of_every_rule_and_shows_the_one_that_failed(
+    server: LiveServer, failed: dict[str, Any], visit: Callable[..., Visit], tmp_path: Path
+) -> None:
+    assert failed["name"] == "sixty steps"
+    page = visit().open(server)
+    bar = job_row(page, "sixty steps").get_by_role(
+        "img", name=re.compile("^Rules: 1 failed: step_37; .* 59 comp")
+    )
+    expect(bar).to_be_visible()
+    segments = bar.evaluate("bar => [...bar.children].map(each => [each.title, each.offsetWidth])")
+    assert ["step_37: 0 of 1 done, 1 failed", 8] in segments
+    assert any(re.match(r"step_\d+ … step_\d+ \(\d+ rules\): ", title) for title, _ in segments)
+    with held_job(server.client, tmp_path) as (job_id, gate):
+        live = page.locator(f'tr[data-id="{job_id}"]').get_by_role("img")
+        expect(live).to_have_attribute("aria-label", re.compile("^Rules: .*5 pending|^Rules: 1 running"))
+        gate.write_text("go")
+        expect(live).to_have_attribute("aria-label", "Rules: 5 completed")
+        expect(live.locator(".rule")).to_have_count(5)
+    assert barriers(page) == []
+
+
+def test_whoever_reads_the_log_is_left_in_peace_when_the_job_is_done(
+    server: LiveServer, visit: Callable[..., Visit], tmp_path: Path
+) -> None:
+    with held_job(server.client, tmp_path, lines=300) as (job_id, gate):
+        page = opened(visit, server, {"id": job_id})
+        log = page.get_by_role("region", name="Log of the job")
+        log_shows(log, "line 300")
+        log.hover()
+        page.mouse.wheel(0, -2000)
+        expect(page.get_by_text(re.compile("^live, not following"))).to_be_visible()
+        before = log.evaluate(SHOWN)
+        gate.write_text("go")
+        expect(page.locator(".title .status.completed")).to_be_visible()
+        expect(page.get_by_text(re.compile("^live, not following"))).to_have_count(0)
+        expect(page.get_by_role("heading", name="Files")).to_be_visible()
+        assert log.evaluate(SHOWN) == before
 
 
 def test_the_graph_and_the_bars_lead_to_the_tasks_of_a_rule_and_a_task_tells_all_of_itself(

@@ -78,6 +78,18 @@ def test_the_list_is_walked_and_a_job_opened_without_a_mouse(
     page.keyboard.press("Escape")
     page.keyboard.press("g")
     expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+    page.keyboard.press("n")
+    expect(page.get_by_role("heading", name="New job")).to_be_visible()
+    name = page.get_by_label("Name", exact=True)
+    name.click()
+    page.keyboard.type("j?gn/x")  # letters, where letters are written
+    expect(name).to_have_value("j?gn/x")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+    expect(job_row(page, "newer")).to_be_visible()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Search by name or id")).to_be_focused()
 
 
 def test_many_are_cancelled_and_tried_again_at_once_and_the_queue_has_an_order(
@@ -123,6 +135,7 @@ def test_a_lost_connection_is_told_and_what_was_missed_is_caught_up(
 def test_nothing_on_the_list_keeps_people_out(
     server: LiveServer, visit: Callable[..., Visit], scheme: str
 ) -> None:
+    server.client.run(name="another")  # there are no curves of one job
     server.client.run(name=f"for all, {scheme}", labels={"a": "b"}, parameters=FAILS)
     page = visit(color_scheme=scheme).open(server)
     expect(job_row(page, f"for all, {scheme}")).to_be_visible()

@@ -281,6 +281,8 @@ def test_a_memory_limit_counts_what_another_users_processes_share_once(folder: P
 
         # By then it was looked at: a sample is taken less often than its shim looks.
         wait_until(lambda: seen_bytes() > 4 * 64 * 2**20, timeout_s=20, what="the sharers to be seen")
+        points = client.get(f"/jobs/{sharing}/usage").json()["points"]
+        assert max(point["rss_bytes"] for point in points) > 4 * 64 * 2**20  # kept beside its log
         made.let_go()
         assert client.wait_for(sharing)["status"] == "completed"
 
