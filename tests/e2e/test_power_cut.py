@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -291,7 +292,7 @@ def test_power_cuts_of_a_busy_service_take_no_acknowledged_job_and_no_result(
         service.start().until_up()
         for _ in range(cuts):
             service.run_for(dice.uniform(0.3, 1.2))
-            told_ends |= ends(service)
+            told_ends |= wait_until(partial(ends, service), what="a job to end")
             disk.cut(*filter(None, (service.process.pid, service.launcher_pid())))
             service.kill()
             disk.restore()

@@ -87,6 +87,7 @@ def install(points: Failpoints) -> None:
     """Put every point in its place. A name that is gone from the product is an AttributeError."""
     from api.routes import jobs as routes  # noqa: PLC0415 - what `serve` imports, when it does
     from runner import recorder  # noqa: PLC0415
+    from runner.backends.launches import Launches  # noqa: PLC0415
     from runner.backends.local import LocalBackend  # noqa: PLC0415
     from runner.recorder import Recorder  # noqa: PLC0415
     from runner.stores.sql.batch import Batch  # noqa: PLC0415
@@ -99,8 +100,8 @@ def install(points: Failpoints) -> None:
     points.before(routes, "job_response", "answer-before-sending")
     points.before(Supervisor, "_claim", "claim-before-write")
     points.before(LocalBackend, "launch", "launch-before-files")
-    points.before(LocalBackend, "_request_shim", "launch-after-files")
-    points.after(LocalBackend, "_request_shim", "launch-after-request")
+    points.before(Launches, "request", "launch-after-files")
+    points.after(Launches, "request", "launch-after-request")
     points.before(LocalBackend, "_keep", "launch-after-answer")
     points.before(Recorder, "write", "exit-before-write", lambda self: bool(self._outcomes))
     points.before(recorder, "log_end", "exit-after-write")
