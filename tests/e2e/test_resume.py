@@ -157,7 +157,11 @@ class Place:
         "auto",
         pytest.param(
             "require:uid",
-            marks=[pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")],
+            marks=[
+                pytest.mark.soak,
+                pytest.mark.root,
+                pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+            ],
         ),
     ],
 )

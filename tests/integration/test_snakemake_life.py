@@ -38,7 +38,9 @@ rule second:
 """
 
 
-@pytest.fixture(params=[True, False], ids=["warm", "cold"])
+@pytest.fixture(
+    params=[pytest.param(True, id="warm"), pytest.param(False, id="cold", marks=pytest.mark.soak)]
+)
 def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningRunner]:
     gated = tmp_path / "workflows" / "gated"
     gated.mkdir(parents=True)

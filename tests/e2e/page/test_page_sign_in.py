@@ -98,6 +98,7 @@ def stored(page: Page) -> dict[str, str]:
     return found
 
 
+@pytest.mark.soak
 def test_one_signs_in_at_the_issuer_and_is_back_where_one_was(
     server: LiveServer, issuer: SignInIssuer, visit: Callable[..., Visit]
 ) -> None:
