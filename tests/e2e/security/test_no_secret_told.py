@@ -266,7 +266,8 @@ def test_what_a_job_is_given_is_not_told_however_it_ends(keyed: KeyedServer) -> 
 
     def all_told() -> bool:
         ran = set(made) - {cancelled}
-        return ran <= {line["job_id"] for line in lines_of("job.ended")} and bool(lines_of("job.deleted"))
+        last = any(line.get("method") == "DELETE" for line in lines_of("request"))  # told after its answer
+        return last and ran <= {line["job_id"] for line in lines_of("job.ended")}
 
     wait_until(all_told, what="the lines of all jobs")
     asked = [line for line in lines_of("request") if line.get("job_id") in made]
