@@ -104,7 +104,8 @@ class Follower:
         items = self._feed.behind(self.seen)
         if items is None:
             return None
-        self.seen, self._is_behind = self._feed.read_to, False
+        # What was read from the store for this one alone may lie ahead of what the feed has read.
+        self.seen, self._is_behind = max(self.seen, self._feed.read_to), False
         return [item for item in items if self._wants(item)]
 
     def filtered(self, items: list[Told]) -> list[Told]:
@@ -119,7 +120,7 @@ class Follower:
             if self._wake is not None:
                 self._wake(None)
         else:
-            self.seen = read_to
+            self.seen = max(self.seen, read_to)
 
 
 class EventFeed:

@@ -120,7 +120,7 @@ export class Changes {
         if (signal.aborted) return;
         if (error instanceof Problem) {
           if (error.status === 401 || error.status === 403) return;
-          if (error.status === 422) this.#seen = null;
+          if (error.status === 422) this.#seen = null; // an id that the service does not know any more
           if (error.status < 500 && error.status !== 429) pauseMs = 5000;
         } else {
           setLost(true);
@@ -128,6 +128,7 @@ export class Changes {
       } finally {
         clearTimeout(timer);
       }
+      this.#hasMissed ||= this.#seen === null; // what happens until the stream begins
       await new Promise((resolve) => { setTimeout(resolve, pauseMs * (0.75 + Math.random() / 2)); });
       pauseMs = Math.min(pauseMs * 1.7, 8000);
     }

@@ -99,11 +99,13 @@ export class LogLines {
     this.#know(size, gap);
     if (!bytes.length || offset > start) return [];
     let from = before;
+    let isCut = false;
     if (before && bytes[0] !== 10) {
       const newline = bytes.indexOf(10, before);
       // The line before ends in here, and is the other chunk's; or it goes on, and was cut.
       if (newline >= 0 && newline - before < BEYOND) from = newline + 1;
       else if (newline < 0 && start + bytes.length - before >= this.size && bytes.length - before < BEYOND) return [];
+      else isCut = true;
     }
     const stop = before + end - start; // lines begin before it
     const lines = [];
@@ -116,7 +118,8 @@ export class LogLines {
         to = stop;
         isWhole = false;
       }
-      let first = true;
+      let first = !isCut;
+      isCut = false;
       do {
         const cut = characterStart(bytes, Math.min(from + PIECE, to), from);
         const piece = to - from <= PIECE ? to : cut;

@@ -3,6 +3,12 @@
 const CHUNK = 65536;
 const COUNTED_BYTES = 16 << 20; // of longer logs only the beginning is numbered
 
+// For each of a chunk's lines, how many have begun up to it; a piece of a long line begins none.
+function begunUpTo(lines) {
+  let number = 0;
+  return lines.map((line) => (line.isContinued || line.kind ? number : ++number));
+}
+
 export class LineNumbers {
   #first = [1]; // of the first line that begins in each chunk, as far as is known
   #isCounting = false;
@@ -21,21 +27,22 @@ export class LineNumbers {
     const first = this.#first[position.chunk];
     const lines = this.lines.have(position.chunk);
     if (first === undefined || !lines) return null;
-    lines.starts ??= lines.map(((number) => (line) => (line.isContinued || line.kind ? number : ++number))(0));
-    return first + lines.starts[position.line] - 1;
+    lines.begun ??= begunUpTo(lines);
+    return first + lines.begun[position.line] - 1;
   }
 
-  // Counts what there is; true, if there is more to number than before.
+  // Counts the chunks that are whole; true, if there is more to number than before.
   async count() {
     if (this.#isCounting || this.lines.gap) return false;
     this.#isCounting = true;
     try {
-      const most = Math.ceil(Math.min(this.lines.size, COUNTED_BYTES) / CHUNK);
-      for (let index = Math.max(0, this.#first.length - 2); index < most && !this.#isClosed; index += 1) {
-        const lines = await this.lines.chunk(index);
-        this.#first[index + 1] = this.#first[index] + lines.filter((line) => !line.isContinued && !line.kind).length;
+      const before = this.#first.length;
+      const whole = Math.floor(Math.min(this.lines.size, COUNTED_BYTES) / CHUNK);
+      while (this.#first.length <= whole && !this.#isClosed) {
+        const lines = await this.lines.chunk(this.#first.length - 1);
+        this.#first.push(this.#first.at(-1) + (begunUpTo(lines).at(-1) ?? 0));
       }
-      return most > 1;
+      return this.#first.length > before;
     } catch {
       return false; // without numbers, then
     } finally {

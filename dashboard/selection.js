@@ -76,7 +76,7 @@ export class Selection {
           refused.push(`${job.name ?? job.id}: ${error.message}`);
         }
       }
-      tell([`${action === "cancel" ? "Cancelling" : "Retrying"} ${plural(done, "job")}.`, ...refused.slice(0, 5), refused.length > 5 && `${refused.length - 5} more were refused.`].filter(Boolean).join(" "), refused.length ? "bad" : "good");
+      tell([done > 0 && `${action === "cancel" ? "Cancelling" : "Retrying"} ${plural(done, "job")}.`, ...refused.slice(0, 5), refused.length > 5 && `${refused.length - 5} more were refused.`].filter(Boolean).join(" "), refused.length ? "bad" : "good");
     } catch (error) {
       failed(error);
     } finally {

@@ -103,6 +103,8 @@ def get_outputs(
 
     Files that are there already are not replaced without --force; then nothing is fetched at all.
     """
+    if archive is not None and (rule or declared):
+        raise typer.BadParameter("--zip has all files of a folder: --rule and --declared do not go with it")
     with asking(url, profile, quiet=quiet) as client:
         job_id = whole_id(client, job)
         if archive is not None:

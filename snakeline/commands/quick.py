@@ -1,7 +1,8 @@
 """Texts, numbers and switches read without what typer needs for everything else.
 
 Typer reads arguments by Pydantic, which takes longer to load than typer itself. Most of ours need none of it;
-whatever is not plainly right is left to typer, which says what is wrong.
+whatever is not plainly right is left to typer, which says what is wrong. How it does that is no part of what
+typer promises: any other than the version known here reads all of them itself.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
+_IS_KNOWN: Final = typer.__version__.startswith("0.29.")
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,14}")
 
 
@@ -29,9 +32,8 @@ class QuickGroup(TyperGroup):
 
 
 def _quickened(parameters: list[Any]) -> list[Any]:
-    for each in parameters:
-        # Not part of what typer promises: of a version without it all goes typer's own way.
-        if hasattr(each, "type_descriptor") and getattr(each, "_runtime_param", each) is None:
+    for each in parameters if _IS_KNOWN else ():
+        if each._runtime_param is None:  # noqa: SLF001
             each._runtime_param = _Quick()  # noqa: SLF001
     return parameters
 

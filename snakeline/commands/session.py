@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 65
 EXIT_UNREACHABLE: Final = 69
-EXIT_WAITED_TOO_LONG: Final = 124
 EXIT_INTERRUPTED: Final = 130
 _SIGNALLED: Final = 128
 _SHORTEST_PREFIX: Final = 8
@@ -105,7 +104,6 @@ def _asking(url: str | None, profile: str | None, *, quiet: bool, waits: Waits |
         ProfileError,
         UnexpectedAnswer,
         Unreachable,
-        WaitTimeout,
     )
     from snakeline.commands.parameters import NotUnderstood  # noqa: PLC0415
     from snakeline.commands.waits import Waits as Notices  # noqa: PLC0415
@@ -120,8 +118,6 @@ def _asking(url: str | None, profile: str | None, *, quiet: bool, waits: Waits |
         stop(_told(problem), EXIT_REFUSED)
     except Unreachable as error:
         stop(f"the service does not answer. {error}", EXIT_UNREACHABLE)
-    except WaitTimeout as error:
-        stop(str(error), EXIT_WAITED_TOO_LONG)
     except UnexpectedAnswer as error:
         stop(str(error), EXIT_UNREACHABLE)
     except (NotUnderstood, ProfileError, ValueError) as error:

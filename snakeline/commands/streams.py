@@ -20,7 +20,13 @@ _STDOUT: Final = 1
 
 
 def prepare_output() -> None:
-    """Whole lines also where PYTHONUNBUFFERED is set; what cannot be written as it is gets another form."""
+    """Whole lines also where PYTHONUNBUFFERED is set; what cannot be written as it is gets another form.
+
+    What is written to one that the caller has closed goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
     if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
         # What is written to it may be written in part, and nobody would notice.
         encoding = sys.stdout.encoding

@@ -227,6 +227,8 @@ def test_files_go_with_a_job_and_come_back(command: Command, server: LiveServer,
     assert (tmp_path / "all.zip").read_bytes().startswith(b"PK")
     assert command("outputs", "get", job_id, "no/such", "--to", str(to)).exit_code == 65
     assert command("outputs", "get", job_id, "../../x", "--to", str(to)).exit_code == 2
+    assert command("outputs", "get", job_id, "--zip", str(tmp_path / "x.zip"), "--rule", "a").exit_code == 2
+    assert not (tmp_path / "x.zip").exists()
 
 
 def test_a_plan_says_what_would_run_and_fails_where_it_cannot(command: Command) -> None:

@@ -127,6 +127,27 @@ def test_the_stream_of_a_job_that_was_deleted_unseen_is_over(
     run(follow())
 
 
+def test_what_a_stream_has_read_ahead_of_the_others_is_not_told_twice(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def follow() -> None:
+        async with serving(open_to_all(runner)) as served, asking(served, "/events") as others:
+            await others.until(1)
+            submitted(runner)
+            await others.until(2)  # from here on changes are read for all
+            monkeypatch.setattr(event_feed, "_PAGE", 0)  # as if that took very long
+            submitted(runner)  # somebody else's, read before it
+            job = submitted(runner)
+            async with asking(served, f"/jobs/{job.id}/events") as stream:
+                await stream.until(1)
+                monkeypatch.setattr(event_feed, "_PAGE", 1)
+                await others.until(4)
+                runner.service.cancel(job.id)
+                assert kinds(await stream.rest()) == ["submitted", "cancel_requested"]
+
+    run(follow())
+
+
 # ---------------------------------------------------------------- all jobs
 
 

@@ -103,7 +103,7 @@ def test_a_job_is_looked_at_now_and_then_where_too_many_are_waited_for(
     monkeypatch.setattr("snakeline.client.sync.client._LOOK_S", 0)
     ended = server.client.run()
     running = {**ended, "status": "running"}
-    full = Step(429, {"Retry-After": "600"}, b'{"type": "too-many-streams"}')
+    full = Step(429, {"Retry-After": "0"}, b'{"type": "too-many-streams"}')
     states = [Step(body=json.dumps(job).encode()) for job in (running, running, ended)]
     scripted.script = [states[0], full, states[1], full, states[2]]
     with Client(scripted.url) as client:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner
 
+from snakeline.commands import quick
 from snakeline.commands.quick import QuickCommand, QuickGroup
 
 COMMAND = "import sys; sys.argv = ['snakeline', *sys.argv[1:]]; from snakeline.cli import main; main()"
@@ -58,6 +59,12 @@ def outcome(arguments: list[str], *, is_quick: bool) -> tuple[int, str]:
 )
 def test_each_argument_is_read_or_refused_as_by_typer_itself(arguments: list[str]) -> None:
     assert outcome(["told", *arguments], is_quick=True) == outcome(["told", *arguments], is_quick=False)
+
+
+def test_another_typer_than_the_known_one_reads_all_of_them_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick, "_IS_KNOWN", False)
+    monkeypatch.delattr(quick, "_Quick")
+    assert outcome(["told", "a"], is_quick=True) == outcome(["told", "a"], is_quick=False)
 
 
 def test_a_command_that_asks_loads_nothing_of_pydantic() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 
 import pytest
+import typer
 
+from snakeline.commands.session import note, stop
+from snakeline.commands.streams import is_screen, prepare_output, readers_may_leave
 from snakeline.commands.words import ICONS
 
 SAYING = (
@@ -56,3 +60,17 @@ def test_nothing_is_said_when_nobody_reads_on(unbuffered: str) -> None:
     os.close(writer)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (141, b"")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_the_caller_has_closed_is_no_trouble(
+    closed: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None if name == closed else io.StringIO())
+    prepare_output()
+    request.addfinalizer(getattr(sys, closed).close)
+    note("said")
+    assert not is_screen(sys.stderr)
+    with pytest.raises(typer.Exit), readers_may_leave():
+        stop("no service", 69)

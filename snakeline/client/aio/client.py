@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _LONG_POLL_S: Final = 25.0
 _LOOK_S: Final = 5.0
+_TOO_MANY_STREAMS: Final = "too-many-streams"
 _MARGIN_S: Final = 10.0  # how much later than a long poll's end the answer may come
 
 
@@ -304,9 +305,9 @@ class AsyncClient(AsyncAccessCalls, AsyncFileCalls, AsyncRunCalls):
             if left_s <= 0:
                 raise WaitTimeout(f"Job {job_id} is still {job.status} after {timeout_s} s.")
             try:
-                job = await self.next_change(job, within_s=left_s)
+                job = await self._change_of(job, left_s, final=(_TOO_MANY_STREAMS,))
             except Problem as refused:
-                if refused.type != "too-many-streams":
+                if refused.type != _TOO_MANY_STREAMS:
                     raise
                 # Others of ours wait for their jobs so: this one is looked at now and then.
                 await async_pause(min(left_s, _LOOK_S))
@@ -315,6 +316,9 @@ class AsyncClient(AsyncAccessCalls, AsyncFileCalls, AsyncRunCalls):
 
     async def next_change(self, job: AsyncJob, *, within_s: float = _LONG_POLL_S) -> AsyncJob:
         """The job as soon as it is another than `job`, or `job` when none has come `within_s` seconds."""
+        return await self._change_of(job, within_s)
+
+    async def _change_of(self, job: AsyncJob, within_s: float, *, final: tuple[str, ...] = ()) -> AsyncJob:
         answer = await self._connection.send(
             "GET",
             job_path(job.id),
@@ -322,6 +326,7 @@ class AsyncClient(AsyncAccessCalls, AsyncFileCalls, AsyncRunCalls):
             headers={"If-None-Match": job.etag} if job.etag else {},
             timeout_s=within_s + _MARGIN_S,
             accept=(304,),
+            final=final,
         )
         return job if answer.status_code == 304 else self._job(answer)
 

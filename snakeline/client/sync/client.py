@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _LONG_POLL_S: Final = 25.0
 _LOOK_S: Final = 5.0
+_TOO_MANY_STREAMS: Final = "too-many-streams"
 _MARGIN_S: Final = 10.0  # how much later than a long poll's end the answer may come
 
 
@@ -299,9 +300,9 @@ class Client(AccessCalls, FileCalls, RunCalls):
             if left_s <= 0:
                 raise WaitTimeout(f"Job {job_id} is still {job.status} after {timeout_s} s.")
             try:
-                job = self.next_change(job, within_s=left_s)
+                job = self._change_of(job, left_s, final=(_TOO_MANY_STREAMS,))
             except Problem as refused:
-                if refused.type != "too-many-streams":
+                if refused.type != _TOO_MANY_STREAMS:
                     raise
                 # Others of ours wait for their jobs so: this one is looked at now and then.
                 pause(min(left_s, _LOOK_S))
@@ -310,6 +311,9 @@ class Client(AccessCalls, FileCalls, RunCalls):
 
     def next_change(self, job: Job, *, within_s: float = _LONG_POLL_S) -> Job:
         """The job as soon as it is another than `job`, or `job` when none has come `within_s` seconds."""
+        return self._change_of(job, within_s)
+
+    def _change_of(self, job: Job, within_s: float, *, final: tuple[str, ...] = ()) -> Job:
         answer = self._connection.send(
             "GET",
             job_path(job.id),
@@ -317,6 +321,7 @@ class Client(AccessCalls, FileCalls, RunCalls):
             headers={"If-None-Match": job.etag} if job.etag else {},
             timeout_s=within_s + _MARGIN_S,
             accept=(304,),
+            final=final,
         )
         return job if answer.status_code == 304 else self._job(answer)
 

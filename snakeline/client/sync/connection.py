@@ -18,7 +18,7 @@ from snakeline.client.tracing import trace_headers
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 
     from snakeline.client.upload import Part
 
@@ -104,11 +104,13 @@ class Connection:
         timeout_s: float | None = None,
         accept: tuple[int, ...] = (),
         repeatable: bool | None = None,
+        final: Container[str] = (),
     ) -> httpx2.Response:
         """The answer, if it is a success or has a status of `accept`. `parts` go instead of a JSON `body`.
 
         Of a request that is `repeatable` it does no harm that the service gets it twice; by default one that
-        changes nothing. Only such a one is sent again when its connection has broken.
+        changes nothing. Only such a one is sent again when its connection has broken. A refusal of a type in
+        `final` is raised at once, though it may pass.
         """
         timeout = self._http.timeout if timeout_s is None else timeout_s
         headers = {**trace_headers(), **(headers or {})}
@@ -132,7 +134,7 @@ class Connection:
                 why = _said(refused)
                 is_away = may_repeat and refused.status in AWAY
                 pause_s = tries.after_break() if is_away else tries.after_refusal(refused)
-                if pause_s is None:
+                if pause_s is None or refused.type in final:
                     raise refused
             self._rest(pause_s, why, tries.next_number)
 

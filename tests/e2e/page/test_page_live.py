@@ -101,6 +101,24 @@ def test_a_stream_that_says_nothing_any_more_is_opened_again(
     expect(job_row(page, "after").get_by_text("completed")).to_be_visible()
 
 
+def test_what_happens_before_a_stream_that_was_refused_is_there_is_shown_with_it(
+    server: LiveServer, visit: Callable[..., Visit]
+) -> None:
+    refused: list[Route] = []
+    page = visit().page
+    page.clock.install()
+    page.route(re.compile("/events$"), lambda route: refused.append(route), times=1)  # noqa: PLW0108 - it is marked
+    with page.expect_request(re.compile("/events$")):
+        page.goto(f"{server.url}/#/")
+    page.locator("tr[data-id], .empty").first.wait_for()
+    server.client.run(name="unheard")
+    with page.expect_response(re.compile("/events$")):
+        refused[0].fulfill(status=429, json={"type": "too-many-streams"})
+    assert job_row(page, "unheard").count() == 0
+    page.clock.run_for(10_000)
+    expect(job_row(page, "unheard").get_by_text("completed")).to_be_visible()
+
+
 def test_a_form_that_could_not_be_fetched_comes_when_the_service_is_heard_again(
     server: LiveServer, visit: Callable[..., Visit]
 ) -> None:

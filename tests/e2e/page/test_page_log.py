@@ -62,6 +62,43 @@ def test_a_log_is_searched_numbered_linked_to_and_downloaded(
     expect(page.get_by_text("not found behind here")).to_be_visible()
 
 
+def test_lines_are_numbered_right_while_a_log_grows_also_behind_very_long_ones(
+    server: LiveServer, visit: Callable[..., Visit]
+) -> None:
+    page = visit().open(server)
+    numbered, wrong = page.evaluate(
+        """async () => {
+          const assets = document.querySelector("link[rel=modulepreload]").href;
+          const { LogLines } = await import(new URL("log_lines.js", assets));
+          const { LineNumbers } = await import(new URL("log_numbers.js", assets));
+          let log = "";
+          const read = async (offset, limit) => {
+            const bytes = new TextEncoder().encode(log.slice(offset, offset + limit));
+            return { bytes, offset, size: log.length, gap: null };
+          };
+          const lines = new LogLines(read);
+          const numbers = new LineNumbers(lines);
+          let [written, numbered, wrong] = [0, 0, 0];
+          for (let round = 0; round < 20; round += 1) {
+            for (let end = log.length + 9_000 + 1_777 * round; log.length < end;) {
+              written += 1;
+              log += `${written} ${"x".repeat(written % 90 === 0 ? 15_000 : (written * 37) % 150)}\n`;
+            }
+            await lines.look();
+            await numbers.count();
+            for (let at = await lines.at(0); at; at = await lines.next(at)) {
+              const line = lines.line(at);
+              if (line.isContinued || numbers.of(at) === null) continue;
+              numbered += 1;
+              if (!line.text.startsWith(`${numbers.of(at)} `)) wrong += 1;
+            }
+          }
+          return [numbered, wrong];
+        }"""
+    )
+    assert (numbered > 1000, wrong) == (True, 0)
+
+
 def test_every_line_is_shown_once_and_in_order_however_one_scrolls(
     server: LiveServer, visit: Callable[..., Visit]
 ) -> None:
