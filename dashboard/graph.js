@@ -44,6 +44,16 @@ function rebuilt(node, wrap) {
   return wrap(made) ?? made;
 }
 
+// Scrolls a graph that is larger than its box to what failed, else to what runs, else to its first rule.
+export function lookAt(box) {
+  const node = box.querySelector("g.failed") ?? box.querySelector("g.running") ?? box.querySelector("svg g[class]");
+  if (!node) return;
+  const outer = box.getBoundingClientRect();
+  const inner = node.getBoundingClientRect();
+  box.scrollLeft += inner.left + inner.width / 2 - outer.left - outer.width / 2;
+  box.scrollTop += inner.top + inner.height / 2 - outer.top - outer.height / 2;
+}
+
 // `linkTo(rule)` is where a rule's box leads; without it the boxes lead nowhere.
 export async function ruleGraph(path, { nodes, linkTo, body }) {
   const answer = await request(path, { method: body === undefined ? "GET" : "POST", json: body, accept: "image/svg+xml" });

@@ -3,19 +3,26 @@
 import { Problem, address, download, get, query, send } from "./api.js";
 import { attempt, failed, tell } from "./app.js";
 import { button, confirmed, copy, el, replace, throttled } from "./dom.js";
-import { ruleGraph } from "./graph.js";
+import { lookAt, ruleGraph } from "./graph.js";
 import { isActive, logViewOf } from "./log_page.js";
-import { ERROR } from "./log_rows.js";
 import { find } from "./log_search.js";
 import { Outputs } from "./outputs.js";
-import { taskLogView, wildcards } from "./task.js";
+import { errorBox, scrollToEnd, taskLogView, wildcards } from "./task.js";
 import { Tasks } from "./tasks.js";
 import { UsageView } from "./usage.js";
 import { REASONS, bar, bytes, count, duration, lasting, plural, progressBar, shortId, statusMark, when } from "./words.js";
 
-const ORDER = ["failed", "running", "cancelled", "pending", "completed", "up_to_date"];
 const FIRST_RULES = 14;
 const pretty = (value) => JSON.stringify(value, null, 2);
+
+// Failed rules first, then those that have begun, those that have not, those that are done: while a run goes on
+// a rule moves twice, not each time that one of its tasks begins.
+export function place({ counts }) {
+  if (counts.failed) return 0;
+  const done = counts.completed + counts.up_to_date;
+  if (done === counts.total) return 3;
+  return done || counts.running ? 1 : 2;
+}
 
 export function open(root, options) {
   return new JobView(root, options);
@@ -30,6 +37,7 @@ class JobView {
     this.parts = Object.fromEntries(["title", "banner", "actions", "log", "rules", "graph", "tasks", "usage", "files", "about"].map((name) => [name, el("section")]));
     this.loadRun = throttled(1200, () => this.fetchRun());
     this.loadJob = throttled(1500, () => this.fetchJob());
+    this.loadFiles = throttled(5000, () => this.outputs.grow().catch(() => {})); // the next change tries again
     this.loadPlace = throttled(3000, () => this.fetchJob());
     this.progress = el("div");
     this.stop = changes.listen((change) => this.changed(change));
@@ -43,6 +51,7 @@ class JobView {
     this.loadRun.stop();
     this.loadJob.stop();
     this.loadPlace.stop();
+    this.loadFiles.stop();
     this.finding?.abort();
     this.log?.close();
     this.tasks?.close();
@@ -101,6 +110,7 @@ class JobView {
     await this.showLog();
     if (this.isClosed || turn !== this.turn) return;
     this.loadRun();
+    this.compareVersion();
     await this.showOutputs();
     if (this.search.has("rule") || this.search.has("status")) this.tasks.element.scrollIntoView();
   }
@@ -123,6 +133,7 @@ class JobView {
     this.take({ ...this.job, ...change.job, links: this.job.links });
     this.loadRun();
     this.loadJob();
+    if (isActive(this.job)) this.loadFiles();
   }
 
   async fetchJob() {
@@ -152,6 +163,7 @@ class JobView {
     if (before.status === job.status) return;
     this.log?.setLive(isActive(job) && this.isLatest);
     if (isActive(job)) return;
+    this.compareVersion();
     if (job.status === "failed") this.showLog(); // else whoever reads it is left where they are
     this.showOutputs();
   }
@@ -161,7 +173,7 @@ class JobView {
   drawHead() {
     const { job } = this;
     const state = JSON.stringify([job.status, job.reason, job.attempt, job.cancel_requested_at, job.queue_position, job.error_message, this.number]);
-    replace(this.progress, job.progress && progressBar(job.progress));
+    replace(this.progress, job.progress && progressBar(job.progress), job.progress && job.attempt > 1 && el("p.quiet", null, "Of what earlier attempts had left."));
     if (state === this.drawn) return;
     this.drawn = state;
     const focus = document.activeElement?.dataset?.act;
@@ -172,9 +184,36 @@ class JobView {
         job.queue_position && el("span.quiet", null, `#${count(job.queue_position)} in the queue`), attempts)),
       el("p.quiet", null, job.workflow, " · submitted ", when(job.created_at), " by ", job.owner, job.started_at && [" · ", job.completed_at ? "took " : "running for ", lasting(job.started_at, job.completed_at)]),
       this.progress);
-    replace(this.parts.actions, el("div.tools", null, this.buttons()));
+    replace(this.parts.actions, el("div.tools", null, this.buttons()),
+      this.isOutdated && !isActive(job) && el("p.quiet", null, "The workflow has changed since this job was submitted. A retry runs what was submitted; ", el("a", { href: `#/new?from=${this.id}` }, "a clone"), " runs the workflow as it is now, from its start."),
+      this.jumps());
     if (focus) this.parts.actions.querySelector(`[data-act="${focus}"]`)?.focus();
     this.drawBanner();
+  }
+
+  // The page is long: to its parts, those that are there.
+  jumps() {
+    const places = { Log: "log", Rules: "rules", Graph: "graph", Tasks: "tasks", Usage: "usage", Files: "files", About: "about" };
+    return el("nav.jumps", { "aria-label": "On this page" }, Object.entries(places).map(([label, name]) => button(label, () => {
+      const part = this.parts[name].querySelector("h2");
+      part?.setAttribute("tabindex", "-1");
+      part?.focus({ preventScroll: true });
+      part?.scrollIntoView();
+    }, { class: "plain" })));
+  }
+
+  // Whoever has mended the workflow and presses Retry would see it fail as before.
+  async compareVersion() {
+    const { job } = this;
+    if ((job.status !== "failed" && job.status !== "cancelled") || !job.workflow_version) return;
+    try {
+      const { version } = await get(`workflows/${encodeURIComponent(job.workflow)}`);
+      const isOutdated = Boolean(version) && version !== job.workflow_version;
+      if (this.isClosed || isOutdated === Boolean(this.isOutdated)) return;
+      this.isOutdated = isOutdated;
+      this.drawn = null;
+      this.drawHead();
+    } catch { /* it is not registered any more, or came with the job: there is nothing to compare */ }
   }
 
   buttons() {
@@ -193,8 +232,8 @@ class JobView {
       }, { class: "primary" }),
       el("a.button", { href: `#/new?from=${this.id}` }, "Clone with changes"),
       act("curl", "Copy as curl", (control) => copy(curl(job), control)),
-      !active && act("report", "Report", (control) => this.report(control)),
-      !active && act("crate", "RO-Crate", () => download(`jobs/${this.id}/ro-crate?format=zip`, `${this.id}.crate.zip`)),
+      !active && act("report", "Report", (control) => this.report(control), { title: "Snakemake's report of the run, a page of HTML" }),
+      !active && act("crate", "RO-Crate", () => download(`jobs/${this.id}/ro-crate?format=zip`, `${this.id}.crate.zip`), { title: "The run as an archive for a repository: files, log, and how each was made" }),
       !active && act("delete", "Delete", async () => {
         if (!await confirmed("Delete this job?", "Its log and all its files are deleted with it. This cannot be undone.", "Delete for ever")) return;
         await send("DELETE", `jobs/${this.id}`);
@@ -229,9 +268,8 @@ class JobView {
       el("h2", null, first || REASONS[job.reason]),
       el("p", null, first ? `${REASONS[job.reason]}${how ? ` (${how})` : ""}.` : how),
       this.rootFailure && el("p", null, "The root failure: ", el("a", { href: this.taskLink(this.rootFailure) }, `${this.rootFailure.rule} ${wildcards(this.rootFailure)}`.trim()), this.others > 0 && `; ${plural(this.others, "other task")} failed too`),
-      rest.length > 0 && el("pre", { tabindex: "0", role: "region", "aria-label": "The error" }, rest.map((line) => (ERROR.test(line) ? el("b.bad", null, `${line}\n`) : `${line}\n`)))));
-    const told = this.parts.banner.querySelector("pre");
-    if (told) told.scrollTop = told.scrollHeight; // the newest words say what went wrong
+      rest.length > 0 && errorBox(rest)));
+    scrollToEnd(this.parts.banner.querySelector("pre"));
   }
 
   taskLink(task) {
@@ -331,6 +369,7 @@ class JobView {
       const box = el("div.graph", { tabindex: "0", role: "region", "aria-label": "Graph of the rules; a box opens the rule's tasks" }, picture);
       replace(this.parts.graph, el("h2", null, "Graph"), box);
       if (scroll) [box.scrollLeft, box.scrollTop] = scroll;
+      else lookAt(box);
     } catch { /* a picture is not worth a complaint: the bars say the same */ }
   }
 
@@ -339,7 +378,7 @@ class JobView {
   }
 
   drawRules(graph) {
-    const nodes = graph.nodes.filter((node) => node.counts.total).toSorted((a, b) => ORDER.indexOf(a.status) - ORDER.indexOf(b.status));
+    const nodes = graph.nodes.filter((node) => node.counts.total).toSorted((a, b) => place(a) - place(b));
     const shown = this.allRules ? nodes : nodes.slice(0, FIRST_RULES);
     replace(this.parts.rules, nodes.length > 0 && [el("h2", null, "Rules"), el("div.rules", null, shown.map((node) => {
       const { counts } = node;
@@ -352,7 +391,7 @@ class JobView {
   async showOutputs() {
     if (!this.job.started_at) return;
     try {
-      await this.outputs.load();
+      await this.outputs.load(null, isActive(this.job));
       replace(this.parts.files, el("h2", null, "Files"), this.outputs.element);
     } catch (error) {
       failed(error);

@@ -120,6 +120,7 @@ class JobList {
       const there = new Set([...this.workflow.options].map((each) => each.value));
       for (const { name } of items) if (!there.has(name)) this.workflow.append(el("option", { value: name }, name));
       this.showFilters();
+      if (this.place.querySelector(".empty.card")) this.drawRows(); // its example names a workflow
     });
   }
 
@@ -241,7 +242,8 @@ class JobList {
   }
 
   lesson() {
-    const command = `curl ${address("jobs")} -H 'Content-Type: application/json' -d '{"workflow": "demo", "name": "my first job"}'`;
+    const workflow = this.workflow.options[1]?.value ?? "demo"; // after «every workflow»: those that are registered
+    const command = `curl ${address("jobs")} -H 'Content-Type: application/json' -d '{"workflow": "${workflow}", "name": "my first job"}'`;
     return el("div.empty.card", null, el("h2", null, "No job yet"),
       el("p", null, "Submit one ", el("a", { href: "#/new" }, "with a form"), ", or from a terminal:"),
       el("pre", { tabindex: "0" }, command), button("Copy", (event) => copy(command, event.currentTarget)));

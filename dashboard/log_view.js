@@ -52,7 +52,7 @@ export class LogView {
     this.scroller.addEventListener("wheel", (event) => { if (event.deltaY < 0 && this.#mostScroll) this.#setStuck(false); }, { passive: true });
     if (ENDS_TOLD) this.scroller.addEventListener("scrollend", () => this.#do(async () => this.#settle()));
     this.clip.addEventListener("scroll", () => { this.clip.scrollTop = 0; }, { passive: true });
-    this.resized = new ResizeObserver(() => this.#do(() => this.#draw()));
+    this.resized = new ResizeObserver(() => this.#do(() => (this.isStuck ? this.#end() : this.#draw())));
     this.resized.observe(this.scroller);
   }
 
@@ -68,6 +68,7 @@ export class LogView {
 
   // `at`: an offset to show; "end"; otherwise the beginning. While live, what comes is shown as it comes.
   async open({ at, isLive }) {
+    this.isGrowing = isLive; // its box has its height from the start: what is below does not move
     await this.#do(() => this.lines.look());
     if (typeof at === "number") await this.showAt(at);
     else if (at === "end") await this.toEnd();
@@ -198,7 +199,7 @@ export class LogView {
     if (Math.abs(tall - this.tall) < 1) return;
     this.tall = tall;
     this.spacer.style.height = `${tall}px`;
-    if (!this.isTall) this.scroller.style.height = `${Math.ceil(Math.max(4 * this.#rowHeight, Math.min(tall + 16, this.most ??= this.scroller.clientHeight)))}px`;
+    if (!this.isTall && !this.isGrowing) this.scroller.style.height = `${Math.ceil(Math.max(4 * this.#rowHeight, Math.min(tall + 16, this.most ??= this.scroller.clientHeight)))}px`;
   }
 
   get #mostScroll() {

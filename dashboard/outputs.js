@@ -10,7 +10,7 @@ const relative = (link) => link.replace(/^\//, "");
 export class Outputs {
   constructor(jobId) {
     this.jobId = jobId;
-    this.declared = true;
+    this.chosen = null; // which are listed, once somebody has said so
     this.element = el("div");
     this.images = [];
   }
@@ -20,29 +20,36 @@ export class Outputs {
     for (const url of this.images) URL.revokeObjectURL(url);
   }
 
-  async load(cursor = null) {
+  // More may have come; whoever has turned a page or looks into a file is left there.
+  async grow() {
+    if (!this.cursor && !this.element.querySelector('[aria-expanded="true"]')) await this.load(null, true);
+  }
+
+  async load(cursor = null, isLive = false) {
     const turn = (this.turn = (this.turn ?? 0) + 1);
-    const page = await get(`jobs/${this.jobId}/outputs${query({ declared: this.declared, limit: 20, cursor })}`);
-    if (turn !== this.turn) return undefined; // something else has been asked for since
-    if (this.declared && !page.total && !cursor) {
-      this.declared = false;
-      return this.load();
-    }
-    const which = button(this.declared ? "Show every file" : "Show results only", () => { this.declared = !this.declared; attempt(() => this.load()); });
-    const total = `${page.total_is_exact ? "" : "at least "}${plural(page.total, this.declared ? "result" : "file")}`;
+    const ask = (declared) => get(`jobs/${this.jobId}/outputs${query({ declared, limit: 20, cursor })}`);
+    let isResults = this.chosen ?? true;
+    let page = await ask(isResults);
+    if (this.chosen === null && !page.total && !cursor && !isLive) page = await ask((isResults = false));
+    if (turn !== this.turn) return; // something else has been asked for since
+    const state = JSON.stringify([page, isResults]);
+    if (isLive && state === this.state) return;
+    this.state = state;
+    this.cursor = cursor;
+    const which = button(isResults ? "Show every file" : "Show results only", () => { this.chosen = !isResults; attempt(() => this.load()); });
+    const total = isResults && !page.total ? "No results yet" : `${page.total_is_exact ? "" : "at least "}${plural(page.total, isResults ? "result" : "file")}`;
     replace(this.element,
       el("div.tools", null, el("span.quiet", null, total), which,
         page.total > 0 && button("Download all (ZIP)", () => attempt(() => download(`jobs/${this.jobId}/outputs/?format=zip`, `${this.jobId}.zip`)))),
-      page.items.length > 0 && el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Files" }, el("table", null,
+      page.items.length > 0 && el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Files" }, el("table.files", null,
         el("thead", null, el("tr", null, ["File", "Size", "Changed", "Made by", ""].map((name) => el("th", { scope: "col" }, name || el("span.offscreen", null, "Actions"))))),
         el("tbody", null, page.items.map((item) => this.rows(item))))),
       page.next_cursor && el("div.tools", null, cursor && button("First", () => attempt(() => this.load())), button("More", () => attempt(() => this.load(page.next_cursor)))));
-    return undefined;
   }
 
   rows(item) {
     const place = el("div.preview");
-    const below = el("tr", { hidden: true }, el("td", { colspan: 5 }, place));
+    const below = el("tr.below", { hidden: true }, el("td", { colspan: 5 }, place));
     const show = button("Preview", async () => {
       below.hidden = !below.hidden;
       show.setAttribute("aria-expanded", String(!below.hidden));

@@ -91,7 +91,8 @@ const written = (kind, schema, value) => {
 };
 
 // One labelled control. `check` gives its value, or undefined, and shows what is wrong.
-export function field({ name, schema, value, isRequired, label = name }) {
+// `title`: the label is the schema's word; the parameter's own name stands beside it.
+export function field({ name, schema, value, isRequired, label = name, title }) {
   lastId += 1;
   const id = `field-${lastId}`;
   const kind = kindOf(schema);
@@ -107,7 +108,7 @@ export function field({ name, schema, value, isRequired, label = name }) {
   else control = el("input", { ...shared, type: "text", inputmode: kind === "integer" ? "numeric" : kind === "number" ? "decimal" : null, spellcheck: "false", autocomplete: "off", value: written(kind, schema, start) });
   const range = [schema.minimum !== undefined && `from ${schema.minimum}`, schema.maximum !== undefined && `up to ${schema.maximum}`].filter(Boolean).join(" ");
   const hints = [schema.description, range, kind === "lines" && "one a line", kind === "json" && "as JSON", schema.default !== undefined && kind !== "boolean" && `default: ${Array.isArray(schema.default) ? schema.default.join(", ") : typeof schema.default === "object" ? pretty(schema.default) : schema.default}`].filter(Boolean);
-  const tag = el("label", { for: id }, label, isRequired && el("span.quiet", null, " (needed)"));
+  const tag = el("label", { for: id }, label, label !== name && title && el("code.quiet", null, ` ${name}`), isRequired && el("span.quiet", null, " (needed)"));
   const told = el("div.told", { id: `${id}-told` }, hints.join(" · "));
   const show = (text) => {
     replace(bad, text);
@@ -138,7 +139,7 @@ export function objectForm(schema, values, { legend, path = "" }) {
   const element = el("fieldset", null, el("legend", null, legend));
   for (const [name, each] of Object.entries(schema?.properties ?? {})) {
     const isRequired = (schema.required ?? []).includes(name) && each.default === undefined;
-    const part = kindOf(each) === "group" ? objectForm(each, values?.[name] ?? each.default ?? {}, { legend: each.title ?? name }) : field({ name: `${path}${name}`, schema: each, value: values?.[name], isRequired, label: name });
+    const part = kindOf(each) === "group" ? objectForm(each, values?.[name] ?? each.default ?? {}, { legend: each.title ?? name }) : field({ name: `${path}${name}`, schema: each, value: values?.[name], isRequired, label: each.title ?? name, title: each.title });
     parts.set(name, part);
     element.append(part.element);
   }

@@ -3,12 +3,16 @@
 import { Problem, get, query, request, send } from "./api.js";
 import { attempt, failed, setSearch, tell } from "./app.js";
 import { button, copy, el, replace } from "./dom.js";
-import { ruleGraph } from "./graph.js";
+import { lookAt, ruleGraph } from "./graph.js";
 import { curl } from "./job.js";
 import { field, objectForm } from "./schema_form.js";
 import { count, plural } from "./words.js";
 
-const FLAGS = ["keep_going", "force_all", "dry_run"];
+const FLAGS = {
+  keep_going: "When a task fails, go on with those that do not need it",
+  force_all: "Run every task, whether or not what it makes is there",
+  dry_run: "Run nothing; the log says what would be run",
+};
 
 export function open(root, { search }) {
   return new Submission(root, search);
@@ -60,17 +64,17 @@ class Submission {
     this.parameters = objectForm(workflow.parameters_schema, isSame ? model.parameters : {}, { legend: "Parameters" });
     const plain = (name, schema, value, label) => field({ name, schema, value: value ?? undefined, label });
     this.fields = {
-      name: plain("name", { type: ["string", "null"], maxLength: 200, description: "For people" }, model?.name && `${model.name}`, "Name"),
-      cores: plain("cores", { type: "integer", minimum: 1 }, model?.cores, "Cores"),
+      name: plain("name", { type: ["string", "null"], maxLength: 200, description: "To find it by" }, model?.name && `${model.name}`, "Name"),
+      cores: plain("cores", { type: "integer", minimum: 1, description: "For all its tasks together" }, model?.cores, "Cores"),
       priority: plain("priority", { type: "integer", minimum: -1000, maximum: 1000, description: "Higher starts earlier" }, model?.priority, "Priority"),
-      memory_mb: plain("memory_mb", { type: "integer", minimum: 16, description: "For all its processes together" }, model?.memory_mb, "Memory in MiB"),
-      timeout_s: plain("timeout_s", { type: "number", exclusiveMinimum: 0 }, model?.timeout_s, "Time limit in seconds"),
+      memory_mb: plain("memory_mb", { type: "integer", minimum: 16, description: "For all its processes together" }, model?.memory_mb, "Memory (MiB)"),
+      timeout_s: plain("timeout_s", { type: "number", exclusiveMinimum: 0, description: "Then it is stopped" }, model?.timeout_s, "Time limit (s)"),
       max_retries: plain("max_retries", { type: "integer", minimum: 0, maximum: 100, description: "New attempts by itself after a failure" }, model?.max_retries, "Retries"),
       targets: plain("targets", { type: "array", items: { type: "string" }, description: "Files or rules to make; none: the workflow's default" }, isSame && model.targets.length ? model.targets : undefined, "Targets"),
       labels: plain("labels", { type: "array", items: { type: "string", pattern: "^[A-Za-z0-9][A-Za-z0-9._/-]*:.*$" }, description: "key:value, to filter by" }, model && Object.entries(model.labels).map(([key, value]) => `${key}:${value}`), "Labels"),
     };
-    this.options = Object.fromEntries(FLAGS.map((name) => [name, plain(name, { type: "boolean" }, isSame ? model.options[name] : undefined, name.replaceAll("_", " "))]));
-    this.otherOptions = isSame ? Object.fromEntries(Object.entries(model.options).filter(([name]) => !FLAGS.includes(name))) : {};
+    this.options = Object.fromEntries(Object.entries(FLAGS).map(([name, description]) => [name, plain(name, { type: "boolean", description }, isSame ? model.options[name] : undefined, name.replaceAll("_", " "))]));
+    this.otherOptions = isSame ? Object.fromEntries(Object.entries(model.options).filter(([name]) => !(name in FLAGS))) : {};
     this.files = workflow.attachments && el("input", { type: "file", multiple: true, id: "files" });
     this.plan = el("section", { "aria-live": "polite" });
     this.wrongs = el("div", { role: "alert" });
@@ -81,7 +85,7 @@ class Submission {
       el("div.field", null, el("label", { for: "workflow" }, "Workflow"), this.choice, el("div.told", null, workflow.description)),
       name.element, this.parameters.element,
       this.files && el("div.field", null, el("label", { for: "files" }, "Input files"), this.files, el("div.told", null, `At most ${plural(workflow.attachments.max_files, "file")}, ${workflow.attachments.max_mb} MiB together`)),
-      el("details", { open: Boolean(model) }, el("summary", null, "Limits, targets and labels"), el("div.form", null,
+      el("details", { open: Boolean(model) }, el("summary", null, "Cores, limits, targets and labels"), el("div.form", null,
         el("div.pair", null, Object.values(limits).map((each) => each.element)), targets.element, labels.element,
         el("fieldset", null, el("legend", null, "How Snakemake runs it"), Object.values(this.options).map((each) => each.element)))),
       this.wrongs,
@@ -181,18 +185,20 @@ class Submission {
     const path = `workflows/${encodeURIComponent(this.workflow.name)}/plan`;
     try {
       const plan = await send("POST", `${path}${query({ limit: 100 })}`, asked);
-      const place = el("div");
+      const place = plan.ok && plan.graph.nodes.length ? el("div", null, el("p.quiet", null, "Drawing the graph …")) : el("div");
       replace(this.plan, el("h2", null, plan.ok ? `The plan: ${plural(plan.tasks.total, "task")}` : "It cannot be planned: a job would fail"),
         plan.errors.length > 0 && el("div.banner", null, plan.errors.map((each) => el("pre", { tabindex: "0" }, each))),
         plan.missing_input.length > 0 && [el("h3", null, "Missing input"), el("ul", null, plan.missing_input.map(({ rule, files }) => el("li", null, el("b", null, rule), " needs ", el("code", null, files.join(", ")))))],
         plan.up_to_date > 0 && el("p.quiet", null, `${plural(plan.up_to_date, "task")} would not run: what they make is there.`),
-        Object.keys(plan.rules).length > 0 && el("table", null, el("thead", null, el("tr", null, ["Rule", "Tasks"].map((each) => el("th", { scope: "col" }, each)))), el("tbody", null, Object.entries(plan.rules).map(([rule, number]) => el("tr", null, el("td.mono", null, rule), el("td", null, count(number)))))),
         place,
+        Object.keys(plan.rules).length > 0 && el("div.scrolls.planned", { tabindex: "0", role: "region", "aria-label": "Planned rules" }, el("table", null, el("thead", null, el("tr", null, ["Rule", "Tasks"].map((each) => el("th", { scope: "col" }, each)))), el("tbody", null, Object.entries(plan.rules).map(([rule, number]) => el("tr", null, el("td.mono", null, rule), el("td.figure", null, count(number))))))),
         plan.tasks.items.length > 0 && el("details", null, el("summary", null, "The tasks"), el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Planned tasks" }, el("table", null, el("tbody", null, plan.tasks.items.map((task) => el("tr", null, el("td.mono", null, task.rule), el("td.mono", null, Object.values(task.wildcards).join(" ")), el("td", null, task.reason ?? ""))))))));
-      this.plan.scrollIntoView({ block: "nearest" });
+      this.plan.scrollIntoView({ block: "start" });
       if (plan.ok && plan.graph.nodes.length) {
         const picture = await ruleGraph(`${path}?format=svg`, { nodes: plan.graph.nodes, body: asked });
-        replace(place, el("div.graph", { tabindex: "0", role: "region", "aria-label": "Graph of the planned rules" }, picture));
+        const box = el("div.graph", { tabindex: "0", role: "region", "aria-label": "Graph of the planned rules" }, picture);
+        replace(place, box);
+        lookAt(box);
       }
     } catch (error) {
       if (error instanceof Problem) {

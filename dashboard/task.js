@@ -4,6 +4,7 @@ import { download, get, query, request } from "./api.js";
 import { attempt } from "./app.js";
 import { button, copy, el, replace, throttled } from "./dom.js";
 import { LogLines, fileLog } from "./log_lines.js";
+import { ERROR } from "./log_rows.js";
 import { LogView } from "./log_view.js";
 import { lasting, statusMark, when } from "./words.js";
 
@@ -23,6 +24,10 @@ export function failureText(error) {
   if (!error) return null;
   return error.exit_code === null || error.message.includes(String(error.exit_code)) ? error.message : `${error.message} (exit code ${error.exit_code})`;
 }
+
+// The last words say what went wrong: once it is in the page, it is to be scrolled there.
+export const errorBox = (lines) => el("pre", { tabindex: "0", role: "region", "aria-label": "The error" }, lines.map((line) => (ERROR.test(line) ? el("b.bad", null, `${line}\n`) : `${line}\n`)));
+export const scrollToEnd = (box) => { if (box) box.scrollTop = box.scrollHeight; };
 
 export function open(root, { id, number, search, changes }) {
   const views = [];
@@ -53,7 +58,7 @@ export function open(root, { id, number, search, changes }) {
       el("p", null, el("a", { href: `#/jobs/${id}${query({ attempt: search.get("attempt") })}` }, "← The job")),
       el("div.title", null, el("h1", null, task.rule, " ", el("span.quiet", null, wildcards(task)))),
       task.error && el("div.banner", { role: "alert" }, el("h2", null, task.error.is_root ? "This task failed" : "It failed because another task had"),
-        el("p", null, failureText(task.error)), task.error.log_lines.length > 0 && el("pre", { tabindex: "0" }, task.error.log_lines.join("\n"))),
+        el("p", null, failureText(task.error)), task.error.log_lines.length > 0 && errorBox(task.error.log_lines)),
       el("dl.facts", null, facts.map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value)))),
       task.reason && el("p", null, el("b", null, "Why it ran: "), task.reason),
       logs,
@@ -61,6 +66,7 @@ export function open(root, { id, number, search, changes }) {
       (task.shell_command ?? task.script) && el("section", null, el("h2", null, task.shell_command ? "Command" : "Script"), el("pre", { tabindex: "0" }, task.shell_command ?? task.script),
         button("Copy", (event) => copy(task.shell_command ?? task.script, event.currentTarget))),
       list("Input", task.input), list("Output", task.output), list("Benchmark", task.benchmark));
+    scrollToEnd(root.querySelector(".banner pre"));
   };
   const again = throttled(2000, () => attempt(load));
   again();

@@ -7,6 +7,7 @@ import { Timeline } from "./timeline.js";
 import { duration, plural, statusMark, when } from "./words.js";
 
 const DRAWN = 2000;
+const SHOWN = 20;
 
 export class Tasks {
   constructor(jobId, number, search) {
@@ -50,10 +51,16 @@ export class Tasks {
 
   async loadList() {
     const turn = (this.turn = (this.turn ?? 0) + 1);
-    const page = await get(`jobs/${this.jobId}/tasks${query({ rule: this.rule, status: this.status, attempt: this.number, limit: 20, cursor: this.cursor })}`);
+    const ask = (more) => get(`jobs/${this.jobId}/tasks${query({ rule: this.rule, attempt: this.number, limit: SHOWN, ...more })}`);
+    const page = await ask({ status: this.status, cursor: this.cursor });
+    // What failed and what runs is looked for first: above the first page of all.
+    const isSought = !this.status && !this.cursor && page.next_cursor && (page.counts.failed || page.counts.running);
+    const first = isSought ? (await ask({ status: ["failed", "running"] })).items.toSorted((a, b) => (b.status === "failed") - (a.status === "failed")) : [];
+    const above = new Set(first.map((task) => task.number));
+    const items = [...first, ...page.items.filter((task) => !above.has(task.number))];
     if (this.isClosed || turn !== this.turn) return; // another filter has been chosen since
     this.element.hidden = !page.total && !this.rule && !this.status;
-    const state = JSON.stringify([page, this.rule, this.status]);
+    const state = JSON.stringify([page, first, this.rule, this.status]);
     if (state === this.state) return;
     this.state = state;
     const place = (values) => { location.hash = `#/jobs/${this.jobId}${query({ attempt: this.number, rule: this.rule, status: this.status, ...values })}`; };
@@ -61,9 +68,9 @@ export class Tasks {
     replace(this.list,
       el("div.tools", null, filters.map((name) => button([statusMark(name), el("b", null, page.counts[name])], () => place({ status: this.status === name ? null : name }), { "aria-pressed": String(this.status === name) })),
         this.rule && button(`rule ${this.rule} ✕`, () => place({ rule: null }), { "aria-label": `Show every rule, not ${this.rule} alone` }), el("span.quiet", null, plural(page.total, "task"))),
-      page.items.length > 0 && el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Tasks" }, el("table", null,
+      items.length > 0 && el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Tasks" }, el("table", null,
         el("thead", null, el("tr", null, ["Status", "Rule", "Wildcards", "Started", "Took", "Threads"].map((name) => el("th", { scope: "col" }, name)))),
-        el("tbody", null, page.items.map((task) => el("tr", null,
+        el("tbody", null, items.map((task) => el("tr", null,
           el("td", null, statusMark(task.status)),
           el("td", null, el("a", { href: this.link(task) }, task.rule), task.error && el("div.why", null, task.error.message)),
           el("td.mono", null, Object.values(task.wildcards).join(" ")),
