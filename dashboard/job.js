@@ -1,19 +1,20 @@
 // A job: what went wrong first, then how far it got, then everything about it.
 
-import { Problem, address, download, get, query, send } from "./api.js";
+import { Problem, download, get, query, send } from "./api.js";
 import { attempt, failed, tell } from "./app.js";
+import { curl } from "./curl.js";
 import { button, confirmed, copy, el, replace, throttled } from "./dom.js";
 import { lookAt, ruleGraph } from "./graph.js";
+import { facts } from "./job_facts.js";
 import { isActive, logViewOf } from "./log_page.js";
 import { find } from "./log_search.js";
 import { Outputs } from "./outputs.js";
 import { errorBox, scrollToEnd, taskLogView, wildcards } from "./task.js";
 import { Tasks } from "./tasks.js";
 import { UsageView } from "./usage.js";
-import { REASONS, bar, bytes, count, duration, lasting, plural, progressBar, shortId, statusMark, when } from "./words.js";
+import { REASONS, bar, bytes, count, lasting, plural, progressBar, shortId, statusMark, when } from "./words.js";
 
 const FIRST_RULES = 14;
-const pretty = (value) => JSON.stringify(value, null, 2);
 
 // Failed rules first, then those that have begun, those that have not, those that are done: while a run goes on
 // a rule moves twice, not each time that one of its tasks begins.
@@ -401,30 +402,7 @@ class JobView {
   // ---------------------------------------------------------------- everything else
 
   drawAbout() {
-    const { job } = this;
-    const fact = (name, value) => value !== null && value !== undefined && value !== "" && el("div", null, el("dt", null, name), el("dd", null, value));
-    this.usage.show(isActive(job) && this.isLatest);
-    replace(this.parts.about, el("h2", null, "About"), el("dl.facts", null,
-      fact("Id", el("code", null, job.id)), fact("Workflow", job.workflow), fact("Version", job.workflow_version && el("code", { title: job.workflow_version }, job.workflow_version.slice(0, 19))),
-      fact("Commit", job.workflow_commit && el("code", null, job.workflow_commit.slice(0, 12))), fact("Engine", job.engine), fact("Isolation", job.isolation), fact("Cores", job.cores), fact("Priority", job.priority),
-      fact("Time limit", job.timeout_s && duration(job.timeout_s * 1000)), fact("Memory limit", job.memory_mb && bytes(job.memory_mb * 2 ** 20)), fact("Retries", job.max_retries), fact("Attempt", job.attempt),
-      fact("Submitted", when(job.created_at)), fact("Started", job.started_at && when(job.started_at)), fact("Ended", job.completed_at && when(job.completed_at)), fact("Tenant", job.tenant), fact("Targets", job.targets.join(" ")),
-      Object.entries(job.labels).map(([name, value]) => fact(name, value))),
-    el("h3", null, "Parameters"), el("pre", { tabindex: "0" }, pretty(job.parameters)),
-    Object.keys(job.options).length > 0 && [el("h3", null, "Options"), el("pre", { tabindex: "0" }, pretty(job.options))],
-    job.attachments.length > 0 && [el("h3", null, "Files that came with it"), el("ul", null, job.attachments.map((each) => el("li", null, el("code", null, each.name), ` ${bytes(each.size)}`)))]);
+    this.usage.show(isActive(this.job) && this.isLatest);
+    replace(this.parts.about, el("h2", null, "About"), facts(this.job));
   }
-}
-
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-
-// The command that submits such a job again. The key is named, never written out.
-export function curl(job) {
-  const body = {};
-  for (const name of ["workflow", "parameters", "targets", "options", "cores", "name", "labels", "priority", "timeout_s", "memory_mb", "max_retries", "retry_lost"]) {
-    const value = job[name];
-    if (value === null || value === undefined || value === false || (typeof value === "object" && !Object.keys(value).length)) continue;
-    body[name] = value;
-  }
-  return `curl ${quoted(address("jobs"))} -H "Authorization: Bearer $SNAKELINE_API_KEY" -H 'Content-Type: application/json' -d ${quoted(JSON.stringify(body))}`;
 }

@@ -2,9 +2,9 @@
 
 import { Problem, get, query, request, send } from "./api.js";
 import { attempt, failed, setSearch, tell } from "./app.js";
+import { curl } from "./curl.js";
 import { button, copy, el, replace } from "./dom.js";
 import { lookAt, ruleGraph } from "./graph.js";
-import { curl } from "./job.js";
 import { field, objectForm } from "./schema_form.js";
 import { count, plural } from "./words.js";
 
