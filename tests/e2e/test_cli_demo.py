@@ -98,6 +98,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signa
     assert_nothing_is_left(tmp_path)
 
 
+@pytest.mark.soak
 def test_keep_leaves_the_data_and_no_process(tmp_path: Path) -> None:
     demo = start_demo(tmp_path, "--keep")
     output, _ = demo.communicate(timeout=60)

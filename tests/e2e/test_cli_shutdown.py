@@ -113,7 +113,7 @@ def test_while_jobs_are_waited_for_reads_are_answered_and_submissions_told_to_co
     with (
         running_server(tmp_path, ON_SHUTDOWN="drain", SHUTDOWN_S="60", MAX_CORES="1") as server,
         ThreadPoolExecutor(1) as pool,
-        httpx2.Client(base_url=server.url, timeout=60, trust_env=False) as follower,
+        httpx2.Client(base_url=server.url, timeout=60, trust_env=False, verify=False) as follower,
     ):
         client = server.client
         job, waiting = held(server, hold, stderr_text="the last word", exit_code=4), client.submit()

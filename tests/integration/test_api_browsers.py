@@ -172,7 +172,7 @@ class TestOtherOrigins:
 def test_a_client_behind_a_proxy_may_have_so_many_requests_open(proxied: LiveServer) -> None:
     job = proxied.client.submit(parameters={"mock": {"seconds": 60}})
     one, other = ({"X-Forwarded-For": address} for address in ("203.0.113.1", "203.0.113.2"))
-    clients = [httpx2.Client(base_url=proxied.url, trust_env=False) for _ in range(4)]
+    clients = [httpx2.Client(base_url=proxied.url, trust_env=False, verify=False) for _ in range(4)]
     waiting = [client.stream("GET", f"/jobs/{job['id']}/logs?follow=true", headers=one) for client in clients]
     for each in waiting:
         assert each.__enter__().status_code == 200

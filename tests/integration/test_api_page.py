@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def plain(server: LiveServer) -> Iterator[httpx2.Client]:
     """Not the client that knows the HTTP interface alone: the page is no part of that."""
     with httpx2.Client(
-        base_url=server.url, trust_env=False, headers={"Accept-Encoding": "identity"}
+        base_url=server.url, trust_env=False, verify=False, headers={"Accept-Encoding": "identity"}
     ) as client:
         yield client
 

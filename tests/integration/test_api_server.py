@@ -48,13 +48,13 @@ def test_sigterm_ends_streams_and_long_polls_at_once_and_exits_0(tmp_path: Path)
         assert running["status"] == "running"
 
         def follow(number: int) -> int:
-            with httpx2.Client(base_url=own.url, timeout=30, trust_env=False) as other:
+            with httpx2.Client(base_url=own.url, timeout=30, trust_env=False, verify=False) as other:
                 headers = {"Accept": "text/event-stream"} if number % 2 else {}
                 target = job_id if number % 3 else pending_id
                 return other.get(f"/jobs/{target}/logs?follow=true", headers=headers).status_code
 
         def poll(_: int) -> int:
-            with httpx2.Client(base_url=own.url, timeout=30, trust_env=False) as other:
+            with httpx2.Client(base_url=own.url, timeout=30, trust_env=False, verify=False) as other:
                 headers = {"If-None-Match": etag}
                 return other.get(f"/jobs/{pending_id}?wait=30", headers=headers).status_code
 

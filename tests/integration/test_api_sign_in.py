@@ -56,7 +56,7 @@ def nobody(led: LiveServer) -> Iterator[ContractClient]:
 
 @pytest.fixture
 def browser(led: LiveServer) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=led.url, trust_env=False) as client:
+    with httpx2.Client(base_url=led.url, trust_env=False, verify=False) as client:
         yield client
 
 
@@ -98,7 +98,7 @@ def test_the_page_may_talk_to_the_token_endpoint_and_to_nobody_else(
     page = browser.get("/")
     assert sources(page) == f"'self' {issuer.url}/token"
     # Where it may talk to nobody the same page has another tag: a browser would keep its old policy.
-    with httpx2.Client(base_url=client.base_url, trust_env=False) as elsewhere:
+    with httpx2.Client(base_url=client.base_url, trust_env=False, verify=False) as elsewhere:
         closed = elsewhere.get("/")
     assert sources(closed) == "'self'"
     assert closed.content == page.content

@@ -53,7 +53,9 @@ class Both:
 
 def plain_client(keyed: KeyedServer, key: str) -> httpx2.Client:
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx2.Client(base_url=keyed.server.url, headers=headers, timeout=30, trust_env=False)
+    return httpx2.Client(
+        base_url=keyed.server.url, headers=headers, timeout=30, trust_env=False, verify=False
+    )
 
 
 @pytest.fixture(scope="module")
