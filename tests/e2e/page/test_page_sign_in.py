@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
@@ -13,17 +13,23 @@ from tests.support.issuer import AUDIENCE
 from tests.support.page_views import sign_in
 from tests.support.server import LiveServer, running_server
 from tests.support.sign_in_issuer import CLIENT, SignInIssuer, running_sign_in_issuer
+from tests.support.sign_in_steps import (
+    EVERY_SCOPE,
+    go,
+    history_of,
+    known_to,
+    over,
+    serving,
+    signed_in,
+    stored,
+)
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Page
-
     from tests.support.browser import Visit
-
-EVERY_SCOPE = "snakeline:read snakeline:submit snakeline:admin"
 
 
 @pytest.fixture(scope="module")
@@ -52,50 +58,10 @@ def issuer(running_issuer: SignInIssuer) -> Iterator[SignInIssuer]:
     running_issuer.lies, running_issuer.spoilt, running_issuer.calls_itself = {}, [], ""
 
 
-def serving(folder: Path, issuer: SignInIssuer, **more: str) -> Any:
-    settings = {
-        "AUTH": "oidc",
-        "OIDC_ISSUER": issuer.url,
-        "OIDC_AUDIENCE": AUDIENCE,
-        "OIDC_CLIENT_ID": CLIENT,
-    }
-    return running_server(folder, **{**settings, "DATABASE_URL": "memory://", **more})
-
-
-def known_to(issuer: SignInIssuer, server: LiveServer) -> LiveServer:
-    issuer.origin = server.url.rstrip("/")
-    server.client.headers["Authorization"] = f"Bearer {issuer.token(scope=EVERY_SCOPE)}"
-    return server
-
-
 @pytest.fixture(scope="module")
 def server(running_issuer: SignInIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with serving(tmp_path_factory.mktemp("sign-in"), running_issuer) as live:
         yield known_to(running_issuer, live)
-
-
-def go(page: Page, who: str = "I am Ann") -> None:
-    """To the issuer and, once one has said there who one is, back."""
-    page.get_by_role("button", name="Sign in with 127.0.0.1").click()
-    page.get_by_role("button", name=who).click()
-
-
-def signed_in(page: Page) -> None:
-    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
-    expect(page.get_by_role("heading", name="New job")).to_be_visible()
-
-
-def history_of(page: Page) -> str:
-    """Every address one could come back to."""
-    session = page.context.new_cdp_session(page)
-    entries = session.send("Page.getNavigationHistory")["entries"]
-    session.detach()
-    return " ".join(entry["url"] for entry in entries)
-
-
-def stored(page: Page) -> dict[str, str]:
-    found: dict[str, str] = page.evaluate("({...sessionStorage})")
-    return found
 
 
 @pytest.mark.soak
@@ -359,19 +325,6 @@ def test_while_the_issuer_cannot_renew_the_connection_is_lost_and_then_all_goes_
     name = f"after all {away_with[0]}"
     server.client.submit(name=name)
     expect(page.get_by_role("link", name=name)).to_be_visible()
-
-
-def over(page: Page, issuer: SignInIssuer, change: dict[str, str]) -> None:
-    """As if the token had been there for longer than it lasts, and this had changed meanwhile."""
-    page.evaluate(
-        """([token, change]) => {
-          sessionStorage["snakeline.key"] = token;
-          const session = JSON.parse(sessionStorage["snakeline.session"]);
-          session.until = session.renewAt = Date.now() - 1000;
-          sessionStorage["snakeline.session"] = JSON.stringify({...session, ...change});
-        }""",
-        [issuer.token(exp=1), change],
-    )
 
 
 @pytest.mark.soak
